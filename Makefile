@@ -1,0 +1,48 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11 and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c .ci/constraints.txt
+DEMO   := build/demo
+
+.PHONY: demo test test-fast lint fixtures clean
+
+demo: $(VENV)/base ## install the base package, convert and verify a fixture
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(BIN)/xconvert inspect fixtures/keras.h5
+	$(BIN)/xconvert fixtures/keras.h5 --to torch -o $(DEMO)/keras.pth
+	$(BIN)/xconvert verify fixtures/keras.h5 $(DEMO)/keras.pth
+
+test: $(VENV)/frameworks lint ## install the frameworks, run the whole suite
+	$(BIN)/python -m pytest -q
+
+test-fast: $(VENV)/test ## the tests that need no framework
+	$(BIN)/python -m pytest -q -m "not framework"
+
+lint: $(VENV)/test ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fixtures: $(VENV)/frameworks ## write fixtures/ again with the real frameworks
+	$(BIN)/python -m tests.frameworks.fixtures
+
+$(VENV)/base: pyproject.toml .ci/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/test: $(VENV)/base
+	$(PIP) -e '.[test]'
+	@touch $@
+
+# timm, keras-hub and pretrainedmodels ask for packages that have no build for the CPU alone (torchvision, tensorflow-text): what they
+# really need of them is named here, and the packages themselves come without their dependencies.
+$(VENV)/frameworks: $(VENV)/test
+	$(PIP) torch
+	$(PIP) tensorflow-cpu keras regex tokenizers rich absl-py kagglehub huggingface_hub pyyaml munch tqdm
+	$(PIP) --no-deps timm keras-hub pretrainedmodels
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist

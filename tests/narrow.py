@@ -1,0 +1,56 @@
+"""Narrow, calibrated Xceptions for tests: a few thousand weights, and every mistake shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tests.frameworks.calibrate import calibrated, widths
+from xconvert.architectures import families
+from xconvert.loading import save
+from xconvert.mappings import library
+from xconvert.model import Attribute, Checkpoint, Model, Tensor
+
+KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
+TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
+
+
+@cache
+def _weights(depth: int, head: bool, classes: int, channels: int, divide: int, seed: int) -> dict[str, np.ndarray]:
+    layers = families()["xception"].build(depth, head, KERAS)
+    return calibrated(layers, widths(layers, divide), classes=classes, channels=channels, seed=seed, size=96)
+
+
+def narrow(
+    depth: int = 8,
+    head: bool = True,
+    classes: int = 10,
+    channels: int = 3,
+    divide: int = 16,
+    seed: int = 0,
+    dtype: str = "float32",
+    **attributes: Any,
+) -> Model:
+    """An Xception of 1/``divide`` width, by default as keras.applications computes it."""
+    values = KERAS | attributes
+    weights = {name: Tensor.of(array.astype(dtype)) for name, array in _weights(depth, head, classes, channels, divide, seed).items()}
+    told = {name: Attribute(value, "test") for name, value in values.items()}
+    model = Model(families()["xception"], depth, head, told, weights, implementation="keras.applications")
+    return replace(model, preprocessing=library().find("keras.applications").preprocessing)
+
+
+def checkpoint(model: Model, implementation: str, dialect: str | None = None) -> Checkpoint:
+    """What a stranger's file of ``model`` holds: the names of ``implementation``, and nothing of xconvert's own."""
+    known = library()
+    found = known.find(implementation)
+    return replace(save(model, found, known.dialects[dialect or found.dialect]), metadata={})
+
+
+def changed(model: Model, **weights: np.ndarray) -> Model:
+    """``model`` with some weights replaced; double underscores stand for dots."""
+    named = {name.replace("__", "."): Tensor.of(array) for name, array in weights.items()}
+    assert named.keys() <= model.weights.keys()
+    return replace(model, weights={**model.weights, **named})

@@ -1,0 +1,37 @@
+"""Convert Xception checkpoints between frameworks, and prove that the converted network gives the same answer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# The public names and where they live; they are imported when first used, so that `xconvert --help` is quick.
+_PUBLIC = {
+    "build": "xconvert.building",
+    "convert": "xconvert.conversion",
+    "forward": "xconvert.backends",
+    "load": "xconvert.loading",
+    "verify": "xconvert.verification",
+    "Model": "xconvert.model",
+    "Report": "xconvert.report",
+    "XconvertError": "xconvert.errors",
+}
+__all__ = ["Model", "Report", "XconvertError", "build", "convert", "forward", "load", "verify"]
+
+if TYPE_CHECKING:
+    from xconvert.backends import forward
+    from xconvert.building import build
+    from xconvert.conversion import convert
+    from xconvert.errors import XconvertError
+    from xconvert.loading import load
+    from xconvert.model import Model
+    from xconvert.report import Report
+    from xconvert.verification import verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'xconvert' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,5 @@
+"""``python -m xconvert``."""
+
+from xconvert.cli import main
+
+main()

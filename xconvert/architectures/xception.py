@@ -1,0 +1,93 @@
+"""Xception (Chollet, 2017, https://arxiv.org/abs/1610.02357, figure 5), as keras.applications builds it.
+
+Names follow that file (keras/src/applications/xception.py) with dots for the underscores between parts:
+``block2.sepconv1.pointwise``, ``block3.shortcut.bn``, ``block3.pool``. The order is that of Keras' ``model.layers``:
+within a block the shortcut comes after the separable convolutions; mappings that go by position rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xconvert.model import Family, Layer
+
+PUBLISHED_DEPTH = 8  # middle-flow blocks, figure 5: "repeated eight times"
+
+
+def build(depth: int, head: bool, attributes: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers of an Xception with ``depth`` middle blocks; without ``head`` it ends at the last activation.
+
+    ``attributes``: ``bn_epsilon`` (float) and ``pool_padding`` (``"same_upper"`` or ``"symmetric"``).
+    """
+    return tuple(_layers(depth, head, attributes["bn_epsilon"], attributes["pool_padding"]))
+
+
+def _layers(depth: int, head: bool, epsilon: float, pool_padding: str) -> Iterator[Layer]:
+    pool = 1 if pool_padding == "symmetric" else pool_padding
+    yield Layer("block1.conv1", "conv", ("image",), kernel=3, stride=2)
+    yield from _normalised("block1.conv1", epsilon, relu=True)
+    yield Layer("block1.conv2", "conv", ("block1.conv1.act",), kernel=3)
+    yield from _normalised("block1.conv2", epsilon, relu=True)
+    last = depth + 6
+    end = "block1.conv2.act"
+    for number in range(2, last):
+        if number < 5 or number == last - 1:  # entry flow, and the exit flow's first block
+            yield from _downsampling(f"block{number}", end, epsilon, pool, activate_first=number > 2)
+        else:
+            yield from _middle(f"block{number}", end, epsilon)
+        end = f"block{number}.add"
+    for i in (1, 2):  # the exit flow's separable convolutions have their ReLU behind
+        yield from _separable(f"block{last}.sepconv{i}", end, epsilon)
+        end = f"block{last}.sepconv{i}.act"
+        yield Layer(end, "relu", (f"block{last}.sepconv{i}.bn",))
+    if head:
+        yield Layer("avg_pool", "global_average", (end,))
+        yield Layer("predictions", "linear", ("avg_pool",))
+
+
+def _downsampling(block: str, start: str, epsilon: float, pool: int | str, activate_first: bool) -> Iterator[Layer]:
+    end = start
+    for i in (1, 2):
+        if i > 1 or activate_first:
+            yield Layer(f"{block}.sepconv{i}.act", "relu", (end,))
+            end = f"{block}.sepconv{i}.act"
+        yield from _separable(f"{block}.sepconv{i}", end, epsilon)
+        end = f"{block}.sepconv{i}.bn"
+    yield Layer(f"{block}.shortcut.conv", "conv", (start,), stride=2)
+    yield Layer(f"{block}.shortcut.bn", "batch_norm", (f"{block}.shortcut.conv",), epsilon=epsilon)
+    yield Layer(f"{block}.pool", "max_pool", (end,), kernel=3, stride=2, padding=pool)
+    yield Layer(f"{block}.add", "add", (f"{block}.pool", f"{block}.shortcut.bn"))
+
+
+def _middle(block: str, start: str, epsilon: float) -> Iterator[Layer]:
+    end = start
+    for i in (1, 2, 3):
+        yield Layer(f"{block}.sepconv{i}.act", "relu", (end,))
+        yield from _separable(f"{block}.sepconv{i}", f"{block}.sepconv{i}.act", epsilon)
+        end = f"{block}.sepconv{i}.bn"
+    yield Layer(f"{block}.add", "add", (end, start))
+
+
+def _separable(name: str, start: str, epsilon: float) -> Iterator[Layer]:
+    yield Layer(f"{name}.depthwise", "depthwise", (start,), kernel=3, padding=1)
+    yield Layer(f"{name}.pointwise", "pointwise", (f"{name}.depthwise",))
+    yield Layer(f"{name}.bn", "batch_norm", (f"{name}.pointwise",), epsilon=epsilon)
+
+
+def _normalised(name: str, epsilon: float, relu: bool) -> Iterator[Layer]:
+    yield Layer(f"{name}.bn", "batch_norm", (name,), epsilon=epsilon)
+    if relu:
+        yield Layer(f"{name}.act", "relu", (f"{name}.bn",))
+
+
+FAMILY = Family(
+    name="xception",
+    describes="Xception as published: 36 convolutions, 3×3 max-pools, one batch norm per convolution",
+    source="Chollet 2017, arXiv:1610.02357; keras/src/applications/xception.py",
+    attributes=("bn_epsilon", "pool_padding"),
+    depths=(PUBLISHED_DEPTH, *(n for n in range(0, 65) if n != PUBLISHED_DEPTH)),
+    head=("predictions",),
+    build=build,
+    constants=lambda depth: {"last": depth + 6},
+)

@@ -1,0 +1,70 @@
+"""What a checkpoint does not say and a network must know: the attributes, their values, and what the values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from xconvert.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One attribute: what it is, how a value is read, and what each value means in words.
+
+    ``parse`` takes a TOML value or the text of ``--set`` and raises ``ValueError`` with what was expected.
+    """
+
+    describes: str
+    parse: Callable[[Any], Any]
+    meanings: Mapping[Any, str] = field(default_factory=dict)
+
+
+def _epsilon(value: Any) -> float:
+    expected = "a number between 0 and 1, such as 0.001"
+    if isinstance(value, bool):
+        raise ValueError(expected)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(expected) from None
+    if not 0 < number < 1:
+        raise ValueError(expected)
+    return number
+
+
+def _one_of(*values: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value not in values:
+            raise ValueError("one of " + ", ".join(f"`{v}`" for v in values))
+        return str(value)
+
+    return parse
+
+
+DEFINITIONS: Mapping[str, Definition] = {
+    "bn_epsilon": Definition("number added to the variance in every batch norm", _epsilon),
+    "pool_padding": Definition(
+        "where a strided 3×3 max-pool puts its border",
+        _one_of("same_upper", "symmetric"),
+        {"same_upper": "the odd pixel goes to the end", "symmetric": "one pixel on each side"},
+    ),
+}
+
+
+def parse(name: str, value: Any) -> Any:
+    """The value of attribute ``name``; raises ``UsageError`` when there is no such attribute or the value is none of
+    its.
+    """
+    if name not in DEFINITIONS:
+        raise UsageError(f"no attribute is called `{name}`", facts=["attributes: " + ", ".join(DEFINITIONS)])
+    try:
+        return DEFINITIONS[name].parse(value)
+    except ValueError as error:
+        raise UsageError(f"`{name}` cannot be `{value}`", facts=[f"expected {error}"]) from None
+
+
+def meaning(name: str, value: Any) -> str:
+    """What ``value`` means in words; empty where it speaks for itself."""
+    return DEFINITIONS[name].meanings.get(value, "")

@@ -1,0 +1,50 @@
+"""Axis notation: ``rearrange(array, "O I H W", "H W I O")``. Letters name axes; ``1`` is an axis of one element."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from xconvert.model import Array
+
+
+@cache
+def parse(pattern: str) -> tuple[str, ...]:
+    """The axes of ``pattern``; raises ``ValueError`` unless they are distinct letters and ones, separated by
+    blanks.
+    """
+    axes = tuple(pattern.split())
+    letters = [axis for axis in axes if axis != "1"]
+    if len(set(letters)) != len(letters) or any(not (len(a) == 1 and a.isalpha()) for a in letters):
+        raise ValueError(f"`{pattern}` is no list of distinct axes such as `O I H W`")
+    return axes
+
+
+def fits(shape: tuple[int, ...], pattern: str) -> bool:
+    """Whether an array of ``shape`` can have the axes of ``pattern``: as many, and one element where it says
+    ``1``.
+    """
+    axes = parse(pattern)
+    return len(shape) == len(axes) and all(n == 1 for n, axis in zip(shape, axes, strict=True) if axis == "1")
+
+
+def reshape(shape: tuple[int, ...], source: str, target: str) -> tuple[int, ...]:
+    """What ``shape`` becomes when its axes go from ``source`` to ``target``; both name the same letters."""
+    sizes = dict(zip(parse(source), shape, strict=True))
+    return tuple(1 if axis == "1" else sizes[axis] for axis in parse(target))
+
+
+def rearrange(array: Array, source: str, target: str) -> Array:
+    """``array`` with its axes in the order of ``target``: a view where NumPy can make one.
+
+    ``source`` names the axes that it has. Raises ``ValueError`` when the shape does not fit ``source``, or the two
+    patterns name different letters.
+    """
+    before, after = parse(source), parse(target)
+    if {*before} - {"1"} != {*after} - {"1"}:
+        raise ValueError(f"`{source}` and `{target}` name different axes")
+    if not fits(array.shape, source):
+        raise ValueError(f"an array of shape {array.shape} does not have the axes `{source}`")
+    kept = [axis for axis in before if axis != "1"]
+    squeezed = array.reshape([n for n, axis in zip(array.shape, before, strict=True) if axis != "1"])
+    moved = squeezed.transpose([kept.index(axis) for axis in after if axis != "1"])
+    return moved.reshape(reshape(array.shape, source, target))

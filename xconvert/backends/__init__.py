@@ -1,0 +1,165 @@
+"""Executors: the same graph run by NumPy or a framework, and the frameworks' own model classes.
+
+One module per backend, each offering a ``BACKEND``. A module imports its framework only inside the functions that
+need it, and every framework runs in a process of its own (TensorFlow and Paddle crash when imported together).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xconvert.errors import UsageError
+from xconvert.model import Array, Layer, Model
+from xconvert.plugins import discover
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One forward pass.
+
+    ``layers`` and ``weights`` (``"<layer>.<parameter>"``, canonical axes) describe the graph; ``names`` gives each
+    layer with parameters the name that a module or Keras layer has in the implementation at hand; ``path`` is the
+    checkpoint that a model class loads (kind ``"class"`` only). ``images``: (N, H, W, channels), already normalised.
+    ``dtype``: ``"float32"`` or ``"float64"``. ``taps``: layers whose activations are wanted.
+    """
+
+    layers: tuple[Layer, ...]
+    weights: Mapping[str, Array]
+    images: Array
+    dtype: str = "float32"
+    taps: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What one backend module offers.
+
+    ``kind``: ``"graph"`` executes ``Job.layers``; ``"class"`` loads ``Job.path`` into the framework's own model
+    class, whose mapping has the backend's name, written under ``suffix``. ``requires``: modules it imports. ``run``
+    returns activations by layer name, maps as (N, H, W, C), always those of the last layer, and of ``taps`` as far as
+    it can see them.
+    """
+
+    name: str
+    describes: str
+    requires: tuple[str, ...]
+    kind: Literal["graph", "class"]
+    run: Callable[[Job], dict[str, Array]]
+    suffix: str = ""
+
+    @property
+    def installed(self) -> bool:
+        """Whether everything it imports can be found, here or in the Python that is set for it."""
+        return _python(self.name) != sys.executable or all(find_spec(module) for module in self.requires)
+
+
+def backends() -> dict[str, Backend]:
+    """Every backend by name."""
+    return discover("backends", "BACKEND")
+
+
+def forward(
+    model: Model,
+    images: Array,
+    *,
+    backend: str = "numpy",
+    dtype: str = "float32",
+    taps: Sequence[str] | Literal["all"] = (),
+    names: Mapping[str, str] | None = None,
+    path: Path | None = None,
+) -> dict[str, Array]:
+    """Run ``model`` on ``images`` (N, H, W, channels), already normalised, and return activations by layer name.
+
+    ``taps``: canonical layer names, or ``"all"``. The network's output is there as ``"logits"`` (N, classes), or
+    ``"features"`` (N, H, W, C) for a headless network. ``names`` and ``path`` are for backends of kind ``"class"``.
+    Raises ``UsageError`` for an unknown backend or tap, for images that do not fit, and when the framework is missing
+    or fails.
+    """
+    layers = model.layers
+    known = [layer.name for layer in layers]
+    chosen = tuple(known) if taps == "all" else tuple(taps)
+    if unknown := [tap for tap in chosen if tap not in known]:
+        raise UsageError(f"no layer is called `{unknown[0]}`", facts=["the layers are " + ", ".join(known)])
+    _check_images(model, images)
+    weights = {name: tensor.read() for name, tensor in model.weights.items()}
+    job = Job(layers, weights, images, dtype, chosen, names or {}, path)
+    chosen_backend = find(backend)
+    out = chosen_backend.run(job) if backend == "numpy" else run_apart(chosen_backend, model, job)
+    out["logits" if model.head else "features"] = out[known[-1]]
+    return out
+
+
+def find(name: str) -> Backend:
+    """The backend called ``name``; raises ``UsageError`` when there is none or it is not installed."""
+    known = backends()
+    if name not in known:
+        raise UsageError(f"no backend is called `{name}`", facts=["backends: " + ", ".join(known)])
+    if not known[name].installed:
+        missing = [module for module in known[name].requires if not find_spec(module)]
+        raise UsageError(
+            f"backend `{name}` needs the package `{missing[0]}`",
+            hints=[f"`pip install 'xconvert[{name.split('.')[0]}]'`", f"or set {_variable(name)} to a Python that has it"],
+        )
+    return known[name]
+
+
+def run_apart(backend: Backend, model: Model, job: Job) -> dict[str, Array]:
+    """Run ``job`` in a Python process of its own; arrays travel as ``.npz``."""
+    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
+        description = {
+            "backend": backend.name,
+            "family": model.family.name,
+            "depth": model.depth,
+            "head": model.head,
+            "attributes": model.values,
+            "dtype": job.dtype,
+            "taps": job.taps,
+            "names": dict(job.names),
+            "path": str(job.path.resolve()) if job.path else None,
+        }
+        Path(folder, "job.json").write_text(json.dumps(description))
+        plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
+        np.savez(Path(folder, "weights.npz"), allow_pickle=False, **plain)  # npz knows no bfloat16
+        np.savez(Path(folder, "images.npz"), allow_pickle=False, images=job.images)
+        command = [_python(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or [f"it exited with {done.returncode}"]
+            raise UsageError(f"backend `{backend.name}` failed: {lines[-1].strip()}", facts=lines[-6:-1])
+        with np.load(Path(folder, "out.npz")) as out:
+            return dict(out)
+
+
+def _variable(name: str) -> str:
+    return "XCONVERT_PYTHON_" + name.upper().replace(".", "_").replace("-", "_")
+
+
+def _python(name: str) -> str:
+    """The Python that runs a backend: a setting, because a framework may need an environment of its own."""
+    return os.environ.get(_variable(name), sys.executable)
+
+
+def _environment() -> dict[str, str]:
+    return {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **os.environ}
+
+
+def _check_images(model: Model, images: Array) -> None:
+    first = model.weights[f"{model.layers[0].name}.weight"]
+    if images.ndim != 4 or images.shape[3] != first.shape[2]:
+        raise UsageError(
+            f"images have shape {images.shape}, the network takes (N, H, W, {first.shape[2]})",
+            hints=["channels come last; transpose (N, C, H, W) images with `images.transpose(0, 2, 3, 1)`"],
+        )

@@ -1,0 +1,38 @@
+"""A network that users can train and serve: a real ``torch.nn.Module`` or ``keras.Model`` of a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xconvert.backends import find
+from xconvert.errors import UsageError
+from xconvert.implementation import written_names
+from xconvert.loading import load, save
+from xconvert.mappings import library
+from xconvert.model import Model
+
+
+def build(checkpoint: str | Path | Model, framework: str, **options: Any) -> Any:
+    """The network in ``checkpoint`` as a ``torch.nn.Module`` (``framework="torch"``) or ``keras.Model``
+    (``"keras"``), with its weights.
+
+    It computes the checkpoint's own function whatever the file's framework: epsilon, padding, depth and widths are
+    those of the checkpoint. The module takes (N, channels, H, W), the Keras model (N, H, W, channels), both already
+    normalised; the output is logits (N, classes), or the last feature map without a head. Its parameters have the
+    names that ``--to <framework>`` writes, so its saved state converts back. ``options`` are those of ``load``.
+    Raises ``UsageError`` when the framework is not installed.
+    """
+    from importlib import import_module
+
+    known = library()
+    if framework not in known.dialects or not known.dialects[framework].default:
+        raise UsageError(f"no framework is called `{framework}`", facts=["frameworks: torch, keras"])
+    find(framework)
+    model = checkpoint if isinstance(checkpoint, Model) else load(checkpoint, **options)
+    dialect = known.dialects[framework]
+    implementation = known.find(dialect.default[0], model.family)
+    names = written_names(implementation, dialect, model.depth, model.head)
+    weights = {name: tensor.read() for name, tensor in model.weights.items()}
+    record = save(model, implementation, dialect).metadata["xconvert"]
+    return import_module(f"xconvert.backends.{framework}").build(model.layers, weights, names, record)

@@ -1,0 +1,228 @@
+"""The command line. It parses, calls the library and prints; the program is elsewhere.
+
+stdout carries data, stderr everything else. Exit codes: 0 done and equal; 1 the answer is no (differs, refused); 2
+could not work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xconvert import __version__
+
+if TYPE_CHECKING:
+    from xconvert.errors import XconvertError
+
+COMMANDS = ("convert", "verify", "inspect", "check", "list")
+
+
+class DefaultToConvert(click.Group):
+    """A group whose first word, when it is no command, is the file to convert."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``convert`` in front of a file name, or of an option that is not the group's own."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+            if not args[0].startswith("-") and not Path(args[0]).exists() and not Path(args[0]).suffix:
+                close = difflib.get_close_matches(args[0], self.commands, n=1)
+                hint = f"did you mean `xconvert {close[0]}`?" if close else "`xconvert --help` lists the commands"
+                raise click.UsageError(f"no command and no file is called `{args[0]}`\n{hint}")
+            args = ["convert", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which one meets them."""
+        return list(COMMANDS)
+
+
+@click.group(cls=DefaultToConvert, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="xconvert %(version)s")
+def cli() -> None:
+    r"""Convert Xception checkpoints between frameworks, and prove that the converted network gives the same answer.
+
+    \b
+    xconvert keras.h5 --to torch              the main job: writes and verifies keras.pth
+    xconvert verify keras.h5 keras.pth        do two files compute the same function?
+    xconvert inspect model.pth                what is in this file?
+
+    A first word that is no command is a file to convert. Exit codes: 0 done and equal, 1 differs or refused, 2 could not work.
+    """
+
+
+def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several click options as one decorator."""
+    return lambda function: reduce(lambda inner, wrap: wrap(inner), reversed(decorators), function)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+mapping_folders = click.option(
+    "--mappings", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="Also use the mapping files in this folder."
+)
+reading = options(
+    click.option("--from", "implementation", metavar="NAME", help="Whose names the file has, where several fit."),
+    click.option("--key", metavar="KEY", help="Which state dict or model, where the file holds several."),
+    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An attribute you know better than the file."),
+    click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out tensors with such names, e.g. 'aux.*'."),
+    mapping_folders,
+)
+
+
+def _reading(kwargs: dict[str, Any]) -> dict[str, Any]:
+    from xconvert.errors import UsageError
+
+    settings = {}
+    for text in kwargs.pop("settings"):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"`--set {text}` is not of the form NAME=VALUE", hints=["for example `--set bn_epsilon=0.001`"])
+        settings[name] = value
+    return {**kwargs, "settings": settings}
+
+
+@cli.command(short_help="Convert a checkpoint (the default command).")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--to", required=True, metavar="TARGET", help="A framework (torch, keras) or an implementation (timm, keras.applications, …)."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
+@click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
+@click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
+@click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@reading
+@as_json
+def convert(source: Path, to: str, output: Path | None, no_verify: bool, as_json: bool, **kwargs: Any) -> None:
+    """Convert SOURCE for TARGET, and verify that the result gives the same answer.
+
+    A framework keeps the function exactly and changes the container; an implementation means that very class as its
+    users have it installed: what weights can make up for is folded, anything else is refused unless accepted by name.
+    """
+    from xconvert import render
+    from xconvert.conversion import convert as run
+
+    report = run(source, output, to=to, verify=not no_verify, **_reading(kwargs))
+    _print(report.to_dict() if as_json else render.conversion(str(source), report))
+
+
+@cli.command(short_help="Do two checkpoints compute the same function?")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path), required=False)
+@click.option("--backend", metavar="NAME", help="Run A in this framework, or in this zoo's own class, instead of reading B.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Precision of the backend.", show_default=True
+)
+@click.option("--sizes", metavar="N,N,…", help="Sizes of the probe images in pixels.  [default: 75,96,299]")
+@click.option("--tolerance", type=float, metavar="X", help="Largest relative L2 allowed, instead of the calibrated one.")
+@click.option(
+    "--layers", type=click.Choice(["blocks", "all"]), default="blocks", help="Which layers to print.", show_default=True
+)
+@reading
+@as_json
+def verify(a: Path, b: Path | None, sizes: str | None, layers: str, as_json: bool, **kwargs: Any) -> None:
+    """Compare A with B, or A with a framework's run of it: names, shapes, values, activations layer by layer,
+    logits.
+    """
+    from xconvert import render
+    from xconvert.verification import verify as run
+
+    if sizes:
+        kwargs["sizes"] = _sizes(sizes)
+    report = run(a, b, **_reading(kwargs))
+    names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
+    _print(report.to_dict() if as_json else render.verification(names, report, every=layers == "all"))
+    sys.exit(0 if report.equal else 1)
+
+
+def _sizes(text: str) -> list[int]:
+    from xconvert.errors import UsageError
+
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and 71 <= int(part) <= 2048 for part in parts):
+        raise UsageError(
+            f"`--sizes {text}` is no list of sizes", facts=["expected whole numbers from 71 (Xception's smallest) to 2048"]
+        )
+    return [int(part) for part in parts]
+
+
+@cli.command(short_help="What is in this file?")
+@click.argument("file", type=click.Path(path_type=Path))
+@reading
+@as_json
+def inspect(file: Path, as_json: bool, **kwargs: Any) -> None:
+    """Show FILE's format, architecture, implementation and attributes, and where each was learned."""
+    from xconvert import listing
+
+    told = listing.inspect(file, **_reading(kwargs))
+    _print(told if as_json else listing.inspect_text(told))
+
+
+@cli.command(short_help="Is this mapping file complete and one-to-one?")
+@click.argument("mapping", type=click.Path(path_type=Path))
+@as_json
+def check(mapping: Path, as_json: bool) -> None:
+    """Check MAPPING.toml: every layer has a line, every line a layer, no name twice, every attribute stated."""
+    from xconvert import listing
+
+    told = listing.check(mapping)
+    _print(told if as_json else listing.check_text(told))
+    sys.exit(0 if told["ok"] else 1)
+
+
+@cli.command("list", short_help="Architectures, implementations, formats, backends.")
+@mapping_folders
+@as_json
+def list_(mappings: Sequence[Path], as_json: bool) -> None:
+    """List what xconvert knows, and which backends are installed."""
+    from xconvert import listing
+
+    told = listing.everything(mappings)
+    _print(told if as_json else listing.everything_text(told))
+
+
+def _print(told: dict[str, Any] | str) -> None:
+    click.echo(
+        told if isinstance(told, str) else json.dumps(told, indent=2, ensure_ascii=False, default=str), color=_colour(sys.stdout)
+    )
+
+
+def _colour(stream: Any) -> bool | None:
+    """Never with NO_COLOR (https://no-color.org); else click's choice: on a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: run a command; every error is one message and an exit code."""
+    from xconvert.errors import UsageError, XconvertError
+
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        sys.exit(cli.main(arguments, prog_name="xconvert", standalone_mode=False) or 0)
+    except XconvertError as problem:
+        _fail(problem, arguments)
+    except click.UsageError as problem:
+        message, _, hint = problem.format_message().rstrip(".").partition("\n")
+        command = problem.ctx.command_path if problem.ctx else "xconvert"
+        _fail(UsageError(message[:1].lower() + message[1:], hints=[hint or f"`{command} --help` shows the usage"]), arguments)
+    except click.ClickException as problem:
+        _fail(UsageError(problem.format_message()), arguments)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("error: interrupted", err=True)
+        sys.exit(130)
+
+
+def _fail(problem: XconvertError, arguments: Sequence[str]) -> None:
+    from xconvert import render
+
+    if "--json" in arguments:
+        told = {"message": problem.message, "facts": problem.facts, "hints": problem.hints, "exit_code": problem.exit_code}
+        _print({"schema": 1, "error": told})
+    click.echo(render.error(problem), err=True, color=_colour(sys.stderr))
+    sys.exit(problem.exit_code)

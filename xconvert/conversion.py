@@ -1,0 +1,201 @@
+"""The main job: read, load, reconcile, save, write, verify, and only then give the file its name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xconvert import formats
+from xconvert.backends import find
+from xconvert.effects import first_parting, measure, refusal
+from xconvert.errors import UsageError, VerificationError
+from xconvert.implementation import Dialect, Implementation, Library, written_names
+from xconvert.loading import load, save
+from xconvert.mappings import library
+from xconvert.model import Model
+from xconvert.probe import NATIVE, SIZES
+from xconvert.reconcile import FOLDS, Change, reconcile
+from xconvert.report import Check, LayerError, Report
+from xconvert.verification import check_written, compare_backend, compare_models, describe
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a conversion goes: whose names, in which spelling and file format, and the attributes that must hold
+    there.
+    """
+
+    implementation: Implementation
+    dialect: Dialect
+    format: formats.Format
+    path: Path
+    wanted: Mapping[str, Any]
+    framework: bool
+
+
+def convert(
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    to: str,
+    accept: Collection[str] = (),
+    verify: bool = True,
+    verify_with: Sequence[str] = (),
+    force: bool = False,
+    mappings: Sequence[str | Path] = (),
+    **options: Any,
+) -> Report:
+    """Convert the checkpoint ``source`` for ``to``, verify what was written, and return the report.
+
+    ``to``: a framework (``torch``, ``keras``) keeps the function and changes the container; an implementation
+    (``timm``, ``keras.applications``, …) means that class. ``output``: the file to write; by default beside the
+    source, with the framework's suffix; its suffix chooses the format. ``accept``: attributes that may differ.
+    ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options`` are those of
+    ``load``.
+
+    Raises ``RefusedError`` when the target computes something else, ``VerificationError`` when the result does not
+    compute what it must, and the other subclasses of ``XconvertError`` for what cannot be read or written. In each
+    case nothing is left under the output's name.
+    """
+    model = load(source, mappings=mappings, **options)
+    known = library(*(Path(folder) for folder in mappings))
+    target = resolve(to, model, known, Path(source), Path(output) if output else None)
+    for backend in verify_with:
+        find(backend)
+    _check_output(Path(source), target.path, force)
+    intended, changes = reconcile(model, target.wanted, accept)
+    if refused := [change for change in changes if change.action == "refused"]:
+        raise refusal(model, refused, target.implementation, target.implementation.dialect)
+    folder = _scratch(target.path)
+    try:
+        written = folder / target.path.name
+        report = _write(model, intended, changes, target, written, verify, verify_with, mappings)
+        if not report.equal:
+            raise _failed(report, target.path)
+        written.replace(target.path)
+    except OSError as error:
+        raise UsageError(f"`{target.path}` cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return replace(report, output=str(target.path))
+
+
+def resolve(to: str, model: Model, known: Library, source: Path, output: Path | None) -> Target:
+    """What ``to`` means for this model; raises ``UsageError`` for an unknown target or a format that cannot hold
+    it.
+    """
+    framework = known.dialects.get(to)
+    if framework is not None and framework.default:
+        implementation = next(known.find(name, model.family) for name in framework.default)
+    else:
+        implementation, framework = known.find(to, model.family), None
+    own = known.dialects[implementation.dialect]
+    path = output or source.with_name(_stem(source.name) + own.suffix)
+    target_format = formats.format_for_writing(path)
+    if target_format.dialects and own.family not in target_format.dialects:
+        kinds = ", ".join(target_format.dialects)
+        raise UsageError(
+            f"a `{target_format.name}` file holds {kinds} layers, not {own.family} names",
+            hints=[f"name the output `{_stem(path.name)}{own.suffix}`, or give it another suffix"],
+        )
+    dialect = known.dialects[target_format.dialects.get(own.family, own.name)]
+    wanted = {name: value for name, value in implementation.attributes.items() if framework is None or name in FOLDS}
+    return Target(implementation, dialect, target_format, path, wanted, framework is not None)
+
+
+def _stem(name: str) -> str:
+    endings = sorted((s for f in formats.formats().values() for s in f.suffixes), key=len, reverse=True)
+    ending = next((s for s in endings if name.lower().endswith(s) and len(name) > len(s)), Path(name).suffix)
+    return name[: len(name) - len(ending)]
+
+
+def _check_output(source: Path, path: Path, force: bool) -> None:
+    if path.exists() and path.samefile(source):
+        raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
+    if path.is_dir():
+        raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
+    if path.exists() and not force:
+        raise UsageError(f"`{path}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
+
+
+def _scratch(path: Path) -> Path:
+    """A folder beside the output: what is written there becomes the output by renaming, in one step."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=".xconvert-", dir=path.parent))
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
+
+
+def _write(
+    model: Model,
+    intended: Model,
+    changes: Sequence[Change],
+    target: Target,
+    path: Path,
+    verify: bool,
+    verify_with: Sequence[str],
+    mappings: Sequence[str | Path],
+) -> Report:
+    checkpoint = save(intended, target.implementation, target.dialect)
+    assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
+    target.format.write(path, checkpoint)
+    checks: list[Check] = []
+    layers: list[LayerError] = []
+    notes = [*model.notes, *_notes(model, intended, changes, target)]
+    if verify:
+        again = load(path, implementation=target.implementation.name, mappings=mappings)
+        checks += check_written(path, checkpoint, model, intended, changes, again)
+        accepted = {change.attribute: change.target for change in changes if change.action == "accepted"}
+        reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
+        layers += compare_models(reference, again, SIZES)
+        for backend in verify_with:
+            names = written_names(target.implementation, target.dialect, model.depth, model.head)
+            errors = compare_backend(reference, backend, (*SIZES, NATIVE), "float32", names, path)
+            worst = errors[-1]
+            told = f"relative L2 {worst.relative:.1e} at {worst.size}×{worst.size}, allowed {worst.allowed:.1e} (float32)"
+            parted = next((error for error in errors if not error.ok), None)
+            checks.append(
+                Check(f"run by {backend}", parted is None, told if parted is None else f"parts at `{parted.name}`: {told}")
+            )
+    told_changes = tuple(
+        {k: v for k, v in asdict(change).items() if k != "weights"} | {"count": len(change.weights)} for change in changes
+    )
+    written = {"implementation": target.implementation.name, "format": target.format.name, "attributes": intended.values}
+    return Report(describe(model), written, tuple(checks), tuple(layers), told_changes, tuple(notes), "float64" if verify else "")
+
+
+def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Target) -> list[str]:
+    notes = []
+    for change in changes:
+        if change.action == "accepted":
+            effect = measure(model, change)
+            parting = (
+                f"first at `{effect.layer}`; the logits move by {effect.moved:.1e} at {NATIVE}×{NATIVE}"
+                if effect.layer
+                else "nowhere"
+            )
+            notes.append(f"accepted `{change.attribute}` {change.source} → {change.target}: it parts {parting}")
+    theirs, _ = reconcile(intended, target.implementation.attributes, target.implementation.attributes)
+    if target.framework and (parting := first_parting(intended, theirs)):
+        notes.append(
+            f"{target.implementation.describes} itself would part at `{parting}` ({NATIVE}×{NATIVE});"
+            f" `xconvert.build({target.path.name!r}, {target.implementation.dialect!r})` computes this network"
+        )
+    normalisation = ("mean", "std", "channels")
+    ours, customary = ([p.get(k) for k in normalisation] for p in (model.preprocessing, target.implementation.preprocessing))
+    if ours != customary:
+        notes.append(f"images stay normalised as {model.implementation} does: mean {ours[0]}, std {ours[1]}, {ours[2]}")
+    return notes
+
+
+def _failed(report: Report, path: Path) -> VerificationError:
+    facts = [f"{check.name}: {check.detail}" for check in report.checks if not check.ok]
+    if first := report.first_divergence:
+        facts.append(
+            f"first layer to part: `{first.name}` at {first.size}×{first.size}, relative L2 {first.relative:.1e}, allowed {first.allowed:.1e}"
+        )
+    return VerificationError(f"`{path}` was not written: the result does not compute what the source does", facts=facts)

@@ -1,0 +1,172 @@
+"""Implementations: how one zoo names the layers of one architecture, and the value of every attribute.
+
+A mapping is data. Its rules are expanded over the architecture's finite list of layers into a table; the reverse is
+that table inverted, nothing is ever run backwards. Dialects say what a framework decides for all its zoos.
+``mappings.py`` reads both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from xconvert.errors import UsageError
+from xconvert.model import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A framework's spelling; the fields are explained at the head of ``mappings/dialects.toml``."""
+
+    name: str
+    family: str
+    separator: str
+    spellings: Mapping[str, Mapping[str, tuple[str, ...]]]
+    suffix: str = ""
+    default: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    added: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    numbered: Mapping[str, str] = field(default_factory=dict)
+    positional: bool = False
+
+    def tensor(self, layer: str, parameter: str) -> str:
+        """Their name of the tensor: their layer name, the separator, their parameter name."""
+        return f"{layer}{self.separator}{parameter.replace('{layer}', layer)}"
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One mapping file, checked."""
+
+    name: str
+    family: Family
+    dialect: str
+    describes: str
+    attributes: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    rules: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """``ours`` with placeholders for digits, and the names it gives, the first of which is written."""
+
+    ours: str
+    theirs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """All dialects and implementations at hand."""
+
+    dialects: Mapping[str, Dialect]
+    implementations: tuple[Implementation, ...]
+
+    def spoken(self, implementation: Implementation) -> list[Dialect]:
+        """The dialects in which a file of ``implementation`` may be spelled, its own first."""
+        own = self.dialects[implementation.dialect]
+        return [own, *(d for d in self.dialects.values() if d.family == own.family and d is not own)]
+
+    def find(self, name: str, family: Family | None = None) -> Implementation:
+        """The implementation called ``name`` (for ``family`` if given); raises ``UsageError`` when there is none."""
+        for candidate in self.implementations:
+            if candidate.name == name and family in (None, candidate.family):
+                return candidate
+        known = sorted({i.name for i in self.implementations} | {d.name for d in self.dialects.values() if d.default})
+        raise UsageError(f"no implementation or framework is called `{name}`", facts=["known: " + ", ".join(known)])
+
+
+PLACEHOLDER = re.compile(r"\{(?:(\d+)\*)?([a-z]+)([+-]\d+)?\}")
+
+
+def _number(match: re.Match[str], values: Mapping[str, int]) -> str:
+    factor, name, offset = match.groups()
+    return str(int(factor or 1) * values[name] + int(offset or 0))
+
+
+@cache
+def _compiled(ours: str, constants: tuple[tuple[str, int], ...]) -> re.Pattern[str]:
+    values = dict(constants)
+    pattern, end = "", 0
+    for match in PLACEHOLDER.finditer(ours):
+        pattern += re.escape(ours[end : match.start()])
+        pattern += _number(match, values) if match[2] in values else f"(?P<{match[2]}>\\d+)"
+        end = match.end()
+    return re.compile(pattern + re.escape(ours[end:]))
+
+
+def expand(implementation: Implementation, depth: int, head: bool) -> dict[str, tuple[str, ...]]:
+    """Our name of every layer with parameters → the names they may give it, for a network of this depth.
+
+    A name that starts with ``#`` is a position: the next layer in the file whose automatic name has that stem.
+    """
+    table, _ = _expand(implementation, depth, head)
+    return table
+
+
+def _expand(implementation: Implementation, depth: int, head: bool) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
+    constants = implementation.family.constants(depth)
+    table: dict[str, tuple[str, ...]] = {}
+    used: set[Rule] = set()
+    for layer in implementation.family.build(depth, head, implementation.attributes):
+        if not layer.parameters:
+            continue
+        for rule in implementation.rules:
+            if match := _compiled(rule.ours, tuple(constants.items())).fullmatch(layer.name):
+                values = {**constants, **{k: int(v) for k, v in match.groupdict().items()}}
+                table[layer.name] = tuple(PLACEHOLDER.sub(lambda m: _number(m, values), name) for name in rule.theirs)  # noqa: B023
+                used.add(rule)
+                break
+    return table, used
+
+
+def positions(implementation: Implementation, dialect: Dialect, depth: int, head: bool) -> dict[str, tuple[str, ...]]:
+    """``expand``, with every layer by its position where the dialect knows no names."""
+    table = expand(implementation, depth, head)
+    if not dialect.positional:
+        return table
+    layers = implementation.family.build(depth, head, implementation.attributes)
+    return {layer.name: ("#" + dialect.numbered[layer.op],) for layer in layers if layer.parameters}
+
+
+def numbered(stem: str, index: int) -> str:
+    """The automatic name of the ``index``-th layer of its class, as Keras gives it: ``conv2d``, ``conv2d_1``, …"""
+    return f"{stem}_{index}" if index else stem
+
+
+def written_names(implementation: Implementation, dialect: Dialect, depth: int, head: bool) -> dict[str, str]:
+    """Our layer name → the name it is written under."""
+    layers = implementation.family.build(depth, head, implementation.attributes)
+    operation = {layer.name: layer.op for layer in layers}
+    count: dict[tuple[str, str], int] = {}
+    names = {}
+    for ours, (theirs, *_) in positions(implementation, dialect, depth, head).items():
+        if theirs.startswith("#"):  # a separable convolution is two of our layers and one of theirs: counted by operation
+            place = (theirs, operation[ours])
+            names[ours] = numbered(theirs[1:], count.get(place, 0))
+            count[place] = count.get(place, 0) + 1
+        else:
+            names[ours] = theirs
+    return names
+
+
+def problems(implementation: Implementation, dialect: Dialect) -> list[str]:
+    """What is wrong with the rules of a mapping: layers without a line, lines without a layer, names used twice."""
+    family, depth = implementation.family, implementation.family.depths[0]
+    table, used = _expand(implementation, depth, True)
+    layers = {layer.name: layer for layer in family.build(depth, True, implementation.attributes) if layer.parameters}
+    found = [f"layer `{name}` has no line" for name in layers if name not in table]
+    found += [f"line `{rule.ours}` serves no layer" for rule in implementation.rules if rule not in used]
+    owners: dict[str, str] = {}
+    names = written_names(implementation, dialect, depth, True) if not found else {}
+    for ours, theirs in names.items():
+        for parameter, (spelling, *_) in dialect.spellings[layers[ours].op].items():
+            tensor = dialect.tensor(theirs, spelling)
+            if tensor in owners:
+                found.append(f"`{owners[tensor]}` and `{ours}.{parameter}` are both called `{tensor}`")
+            owners[tensor] = f"{ours}.{parameter}"
+    return found

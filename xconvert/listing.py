@@ -1,0 +1,147 @@
+"""What there is: in a file, in a mapping, in this installation. As JSON types first, then as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xconvert import formats, render
+from xconvert.architectures import families
+from xconvert.attributes import DEFINITIONS
+from xconvert.backends import backends
+from xconvert.errors import MappingError
+from xconvert.loading import interpret
+from xconvert.mappings import library, load
+from xconvert.verification import describe
+
+
+def inspect(path: Path, *, key: str | None = None, **options: Any) -> dict[str, Any]:
+    """What is in a checkpoint, and where each attribute was learned."""
+    checkpoint = formats.read(path, key)
+    model = interpret(checkpoint, str(path), **options)
+    first = model.weights[f"{model.layers[0].name}.weight"]
+    widths = [
+        t.shape[-1] for n, t in model.weights.items() if n.endswith((".conv1.weight", ".conv2.weight", ".pointwise.weight"))
+    ]
+    return {
+        "file": str(path),
+        "format": checkpoint.format,
+        "describes": formats.formats()[checkpoint.format].describes,
+        "tensors": len(checkpoint.tensors),
+        **describe(model),
+        "input_channels": first.shape[2],
+        "widths": list(dict.fromkeys(widths)),
+        "notes": list(model.notes),
+    }
+
+
+def inspect_text(told: Mapping[str, Any]) -> str:
+    """``inspect`` in two columns."""
+    head = f"{told['classes']} classes" if told["classes"] else "no head"
+    pairs = [
+        ("format", f"{told['format']}: {told['describes']}"),
+        (
+            "architecture",
+            f"{told['architecture']}: {told['depth']} middle blocks, {head}, {told['input_channels']} input channels",
+        ),
+        ("widths", ", ".join(map(str, told["widths"]))),
+        ("implementation", told["implementation"]),
+        ("parameters", f"{told['parameters']:,} in {told['tensors']} tensors, {'/'.join(told['dtypes'])}"),
+    ]
+    width = max((len(str(a["value"])) for a in told["attributes"].values()), default=0)
+    pairs += [(name, f"{a['value']!s:{width}}  {a['source']}") for name, a in told["attributes"].items()]
+    pairs.append(("preprocessing", ", ".join(f"{k} {_plain(v)}" for k, v in told["preprocessing"].items())))
+    return "\n".join([told["file"], *render.rows(pairs), *render.notes(told["notes"])])
+
+
+def _plain(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def check(path: Path) -> dict[str, Any]:
+    """Whether a mapping file is complete and one-to-one, and what is wrong with it. Raises ``MappingError`` if it is
+    not TOML.
+    """
+    try:
+        implementation = load(path, library().dialects)
+    except MappingError as problem:
+        if not problem.message.endswith(("problem", "problems")):
+            raise
+        return {"file": str(path), "ok": False, "problems": list(problem.facts)}
+    family = implementation.family
+    layers = [layer for layer in family.build(family.depths[0], True, implementation.attributes) if layer.parameters]
+    tensors = sum(len(layer.parameters) for layer in layers)
+    return {"file": str(path), "ok": True, "problems": [], "architecture": family.name, "layers": len(layers), "tensors": tensors}
+
+
+def check_text(told: Mapping[str, Any]) -> str:
+    """``check`` as a line, or a list of problems."""
+    if told["ok"]:
+        return f"{told['file']}: complete and one-to-one; {told['layers']} layers, {told['tensors']} tensors of {told['architecture']}"
+    return "\n".join([f"{told['file']}: {len(told['problems'])} problem(s)", *("  " + render.clean(p) for p in told["problems"])])
+
+
+def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
+    """Architectures, implementations, formats, backends."""
+    known = library(*mappings)
+    return {
+        "architectures": [
+            {"name": f.name, "describes": f.describes, "attributes": list(f.attributes)} for f in families().values()
+        ],
+        "attributes": [{"name": name, "describes": d.describes, "values": list(d.meanings)} for name, d in DEFINITIONS.items()],
+        "frameworks": [
+            {"name": d.name, "names": list(d.default), "suffix": d.suffix} for d in known.dialects.values() if d.default
+        ],
+        "implementations": [
+            {
+                "name": i.name,
+                "architecture": i.family.name,
+                "dialect": i.dialect,
+                "describes": i.describes,
+                "attributes": dict(i.attributes),
+            }
+            for i in sorted(known.implementations, key=lambda i: (i.family.name, i.name))
+        ],
+        "formats": [
+            {"name": f.name, "describes": f.describes, "suffixes": list(f.suffixes), "written": f.write is not None}
+            for f in formats.formats().values()
+        ],
+        "backends": [
+            {"name": b.name, "describes": b.describes, "kind": b.kind, "installed": b.installed} for b in backends().values()
+        ],
+    }
+
+
+def everything_text(told: Mapping[str, Any]) -> str:
+    """``everything`` as tables."""
+    parts = [
+        ("architectures", ("name", "what"), [(a["name"], a["describes"]) for a in told["architectures"]]),
+        (
+            "implementations",
+            ("name", "architecture", *(a["name"] for a in told["attributes"]), "what"),
+            [
+                (i["name"], i["architecture"], *(i["attributes"].get(a["name"], "–") for a in told["attributes"]), i["describes"])
+                for i in told["implementations"]
+            ],
+        ),
+        (
+            "frameworks",
+            ("name", "names of", "suffix"),
+            [(f["name"], ", ".join(f["names"]), f["suffix"]) for f in told["frameworks"]],
+        ),
+        (
+            "formats",
+            ("name", "suffixes", "", "what"),
+            [
+                (f["name"], " ".join(f["suffixes"]), "read, write" if f["written"] else "read", f["describes"])
+                for f in told["formats"]
+            ],
+        ),
+        (
+            "backends",
+            ("name", "", "what"),
+            [(b["name"], "installed" if b["installed"] else "–", b["describes"]) for b in told["backends"]],
+        ),
+    ]
+    return "\n\n".join("\n".join([title, *render.table(head, body)]) for title, head, body in parts)

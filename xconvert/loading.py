@@ -1,0 +1,159 @@
+"""From a file to a Model, and from a Model to what a file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xconvert import __version__, axes, formats
+from xconvert.attributes import parse as parse_attribute
+from xconvert.errors import UnreadableError, UsageError, XconvertError
+from xconvert.implementation import Dialect, Implementation, written_names
+from xconvert.mappings import library
+from xconvert.matching import Match, identify
+from xconvert.model import Array, Attribute, Checkpoint, Model, Tensor
+
+
+def load(
+    path: str | Path,
+    *,
+    implementation: str | None = None,
+    key: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+    mappings: Sequence[str | Path] = (),
+) -> Model:
+    """Read the network in ``path``: its architecture, depth and widths, its attributes, and its weights under
+    canonical names.
+
+    ``implementation``: whose names the file has, where several fit. ``key``: which of several candidates in the file.
+    ``settings``: attributes that are known better than the file does. ``ignore``: patterns of tensors to leave out.
+    ``mappings``: folders of further mapping files. Weights are read when asked for. Raises the subclasses of
+    ``XconvertError``, each saying what was found.
+    """
+    checkpoint = formats.read(Path(path), key)
+    return interpret(checkpoint, str(path), implementation=implementation, settings=settings, ignore=ignore, mappings=mappings)
+
+
+def interpret(
+    checkpoint: Checkpoint,
+    where: str,
+    *,
+    implementation: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    ignore: Sequence[str] = (),
+    mappings: Sequence[str | Path] = (),
+) -> Model:
+    """``load`` for a checkpoint already read; ``where`` is its name in messages."""
+    record = read_record(checkpoint, where)
+    known = library(*(Path(folder) for folder in mappings))
+    hint = record.get("implementation")
+    match, twins = identify(checkpoint, known, where, wanted=implementation, hint=hint, ignore=ignore)
+    notes = list(checkpoint.notes)
+    if match.prefix:
+        notes.append(f"stripped `{match.prefix}` from every name")
+    notes += [f"left out {count} tensors {told}" for told, count in match.ignored.items()]
+    if twins and implementation is None and hint is None:
+        unlike = any(m.implementation.preprocessing != match.implementation.preprocessing for m in twins)
+        names = ", ".join(m.implementation.name for m in twins)
+        notes.append(f"also fits {names}: the same function" + (", other preprocessing (`--from` chooses)" if unlike else ""))
+    return Model(
+        family=match.implementation.family,
+        depth=match.depth,
+        head=match.head,
+        attributes=_attributes(match.implementation, checkpoint, record, settings or {}),
+        weights=_weights(match, checkpoint),
+        preprocessing=record.get("preprocessing", match.implementation.preprocessing),
+        implementation=match.implementation.name,
+        notes=tuple(notes),
+    )
+
+
+def _weights(match: Match, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    weights = {}
+    for layer in match.implementation.family.build(match.depth, match.head, match.implementation.attributes):
+        for parameter, canonical in layer.parameters.items():
+            theirs, pattern = match.bound[f"{layer.name}.{parameter}"]
+            weights[f"{layer.name}.{parameter}"] = rearranged(checkpoint.tensors[theirs], pattern, canonical)
+    return weights
+
+
+def rearranged(tensor: Tensor, source: str, target: str) -> Tensor:
+    """``tensor`` with its axes moved, still unread; axes of one element that ``source`` lacks are made."""
+    if source == target:
+        return tensor
+    absent = [axis for axis in axes.parse(target) if axis != "1" and axis not in axes.parse(source)]
+    full = " ".join([*absent, source])  # a 1x1 convolution may be stored without its spatial axes
+
+    def read() -> Array:
+        array = tensor.read()
+        return axes.rearrange(array.reshape((1,) * len(absent) + array.shape), full, target)
+
+    return Tensor(axes.reshape((1,) * len(absent) + tensor.shape, full, target), tensor.dtype, read)
+
+
+def _attributes(
+    implementation: Implementation, checkpoint: Checkpoint, record: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Attribute]:
+    """Each attribute with the best evidence there is: what the user set, the file itself, the mapping; in this
+    order.
+    """
+    names = implementation.family.attributes
+    if unknown := [name for name in settings if name not in names]:
+        raise UsageError(f"no attribute is called `{unknown[0]}`", facts=["attributes: " + ", ".join(names)])
+    chosen = {}
+    for name in names:
+        if name in settings:
+            chosen[name] = Attribute(parse_attribute(name, settings[name]), "--set")
+        elif name in record.get("attributes", {}):
+            chosen[name] = Attribute(record["attributes"][name], "the file, as xconvert wrote it")
+        elif name in checkpoint.evidence:
+            value, source = checkpoint.evidence[name]
+            chosen[name] = Attribute(parse_attribute(name, value), f"the file's {source}")
+        else:
+            chosen[name] = Attribute(implementation.attributes[name], f"mapping {implementation.name}")
+    return chosen
+
+
+def save(model: Model, implementation: Implementation, dialect: Dialect) -> Checkpoint:
+    """What a file of ``model`` holds under the names of ``implementation``, spelled in ``dialect``.
+
+    Tensors keep their dtype and are read when written. Our record of the attributes travels in the metadata.
+    """
+    names = written_names(implementation, dialect, model.depth, model.head)
+    tensors = {}
+    for layer in model.layers:
+        for parameter, canonical in layer.parameters.items():
+            spelling, pattern = dialect.spellings[layer.op][parameter][:2]
+            theirs = dialect.tensor(names[layer.name], spelling)
+            tensors[theirs] = rearranged(model.weights[f"{layer.name}.{parameter}"], canonical, pattern)
+        for parameter, dtype in dialect.added.get(layer.op, {}).items():
+            tensors[dialect.tensor(names[layer.name], parameter)] = Tensor.of(np.zeros((), dtype))
+    record = {
+        "version": __version__,
+        "implementation": implementation.name,
+        "attributes": model.values,
+        "preprocessing": dict(model.preprocessing),
+    }
+    return Checkpoint(tensors, {"xconvert": json.dumps(record)})
+
+
+def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
+    """Our record in a file that xconvert wrote, checked; empty for other files. Raises ``UnreadableError`` when
+    damaged.
+    """
+    text = checkpoint.metadata.get("xconvert")
+    if text is None:
+        return {}
+    try:
+        record = json.loads(text)
+        attributes = {name: parse_attribute(name, value) for name, value in record["attributes"].items()}
+        if not (isinstance(record["preprocessing"], dict) and isinstance(record["implementation"], str)):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, XconvertError):
+        raise UnreadableError(f"xconvert's own record in `{where}` is damaged", facts=[repr(text[:200])]) from None
+    return {"attributes": attributes, "preprocessing": record["preprocessing"], "implementation": record["implementation"]}

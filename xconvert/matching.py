@@ -1,0 +1,256 @@
+"""Which network is in a checkpoint: complete agreement of names and shapes with one mapping, or a precise account of
+what is not.
+
+Nothing is matched by order alone, by suffix or by shape alone: a tensor is bound because its full name, or its
+declared position, is the one that a mapping gives, and then its shape must fit the graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from xconvert import axes
+from xconvert.errors import AmbiguousError, NetworkError
+from xconvert.implementation import Dialect, Implementation, Library, positions
+from xconvert.model import Checkpoint, Layer, Tensor
+
+
+@dataclass(frozen=True)
+class Match:
+    """How far a checkpoint agrees with one implementation, spelled in one dialect, at one depth.
+
+    ``bound``: our weight → (their tensor, its axes). ``missing`` and ``unexpected`` are their names; ``misshapen``
+    are clauses. ``ignored``: pattern and reason → number of tensors. ``prefix``: what was stripped from every name.
+    """
+
+    implementation: Implementation
+    dialect: Dialect
+    depth: int
+    head: bool
+    bound: Mapping[str, tuple[str, str]]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    ignored: Mapping[str, int]
+    prefix: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether every name is in the file, every tensor of the file has its place, and every shape fits."""
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    @property
+    def distance(self) -> int:
+        """How many tensors stand in the way of an exact match."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+
+AUTOMATIC = re.compile(r"_\d+$")  # what automatic numbering adds to the stem
+
+
+def identify(
+    checkpoint: Checkpoint,
+    library: Library,
+    where: str,
+    *,
+    wanted: str | None = None,
+    hint: str | None = None,
+    ignore: Sequence[str] = (),
+) -> tuple[Match, tuple[Match, ...]]:
+    """The match that the checkpoint agrees with completely, and others that describe the same function.
+
+    ``where`` is the file's name for messages. ``wanted`` restricts the search to one implementation; ``hint`` (from
+    our own record in the file) chooses between equals. ``ignore``: patterns of tensors to leave out. Raises
+    ``NetworkError`` with the closest mapping when none agrees, and ``AmbiguousError`` when two agree that compute
+    different functions.
+    """
+    searched = [i for i in library.implementations if wanted in (None, i.name)] or [library.find(str(wanted))]
+    pairs = [(i, d) for i in searched for d in library.spoken(i)]
+    tried = [attempt(checkpoint, i, d, i.family.depths[0], head, ignore) for i, d in pairs for head in (True, False)]
+    exact = [match for match in tried if match.exact]
+    if not exact:  # another depth is rare: looked for only where the published one does not fit
+        near = sorted(tried, key=lambda match: match.distance)[:4]
+        deeper = [
+            attempt(checkpoint, m.implementation, m.dialect, depth, m.head, ignore)
+            for m in near
+            for depth in _plausible_depths(m, len(checkpoint.tensors) - sum(m.ignored.values()))
+        ]
+        exact = [match for match in deeper if match.exact]
+        if not exact:
+            raise no_network(where, min(tried + deeper, key=lambda match: match.distance))
+    exact.sort(key=lambda match: match.implementation.name != hint)
+    first, *others = exact
+    others = [m for m in others if m.implementation.name != first.implementation.name]
+    different = [m for m in others if _function(m) != _function(first)]
+    if different and first.implementation.name != hint:
+        raise AmbiguousError(
+            f"`{where}` fits two implementations that compute different functions",
+            facts=[f"{m.implementation.name:20} {_spoken(m.implementation)}" for m in (first, *different)],
+            hints=[f"pass `--from {first.implementation.name}` or `--from {different[0].implementation.name}`"],
+        )
+    return first, tuple(m for m in others if _function(m) == _function(first))
+
+
+def _plausible_depths(match: Match, count: int) -> Iterator[int]:
+    """The depths at which a network of this family has ``count`` tensors, with or without those that the dialect adds."""
+    family = match.implementation.family
+    for depth in family.depths:
+        layers = family.build(depth, match.head, match.implementation.attributes)
+        own = sum(len(layer.parameters) for layer in layers)
+        added = sum(len(match.dialect.added.get(layer.op, ())) for layer in layers)
+        if own <= count <= own + added:
+            yield depth
+
+
+def _function(match: Match) -> tuple[object, ...]:
+    return match.implementation.family.name, *sorted(match.implementation.attributes.items())
+
+
+def _spoken(implementation: Implementation) -> str:
+    return ", ".join(f"{name} {value}" for name, value in implementation.attributes.items())
+
+
+def attempt(
+    checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect, depth: int, head: bool, ignore: Sequence[str] = ()
+) -> Match:
+    """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
+    prefix, tensors = strip_prefixes(checkpoint.tensors, dialect.prefixes)
+    tensors, ignored = _ignore(tensors, dialect, ignore)
+    layers = implementation.family.build(depth, head, implementation.attributes)
+    table = positions(implementation, dialect, depth, head)
+    names = resolve([layer for layer in layers if layer.parameters], table, dialect, tensors)
+    bound, missing, misshapen = {}, [], []
+    for layer in layers:
+        for parameter in layer.parameters:
+            spelling, *patterns = dialect.spellings[layer.op][parameter]
+            theirs = dialect.tensor(names[layer.name], spelling)
+            if theirs not in tensors:
+                missing.append(theirs)
+                continue
+            fitting = [pattern for pattern in patterns if axes.fits(tensors[theirs].shape, pattern)]
+            bound[f"{layer.name}.{parameter}"] = (theirs, fitting[0] if fitting else "")
+            if not fitting:
+                misshapen.append(f"`{theirs}` has shape {tensors[theirs].shape}, expected axes {' or '.join(patterns)}")
+            elif not tensors[theirs].dtype.name.startswith(("float", "bfloat")):
+                misshapen.append(f"`{theirs}` is {tensors[theirs].dtype}, expected floating point")
+    added = {dialect.tensor(names[layer.name], name) for layer in layers for name in dialect.added.get(layer.op, ())}
+    unexpected = tensors.keys() - {theirs for theirs, _ in bound.values()} - added
+    if not (missing or misshapen):
+        misshapen += _misfits(layers, bound, tensors)
+    bound = {weight: (prefix + theirs, pattern) for weight, (theirs, pattern) in bound.items()}
+    kept = tuple(name for name in tensors if name in unexpected)
+    return Match(implementation, dialect, depth, head, bound, tuple(missing), kept, tuple(misshapen), ignored, prefix)
+
+
+def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> tuple[str, dict[str, Tensor]]:
+    """What every name starts with of ``prefixes``, one or several in a row, and the tensors without it."""
+    stripped, whole = dict(tensors), ""
+    while stripped and (found := next((p for p in prefixes if all(n.startswith(p) and n != p for n in stripped)), None)):
+        stripped = {name.removeprefix(found): tensor for name, tensor in stripped.items()}
+        whole += found
+    return whole, stripped
+
+
+def _ignore(tensors: Mapping[str, Tensor], dialect: Dialect, asked: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
+    reasons = {**dialect.ignored, **dict.fromkeys(asked, "as asked")}
+    kept, ignored = {}, dict[str, int]()
+    for name, tensor in tensors.items():
+        if pattern := next((pattern for pattern in reasons if fnmatchcase(name, pattern)), None):
+            told = f"`{pattern}`, {reasons[pattern]}"
+            ignored[told] = ignored.get(told, 0) + 1
+        else:
+            kept[name] = tensor
+    return kept, ignored
+
+
+def resolve(
+    layers: Sequence[Layer], table: Mapping[str, tuple[str, ...]], dialect: Dialect, tensors: Iterable[str]
+) -> dict[str, str]:
+    """Our layer → their layer in this file: the first of its names that is there, else its position's, else its first name."""
+    present = dict.fromkeys(name.rpartition(dialect.separator)[0] for name in tensors)
+    names = {layer.name: next((n for n in table[layer.name] if n in present), "") for layer in layers}
+    claimed = {*names.values()}
+    automatic: dict[str, list[str]] = {}
+    for name in present:
+        if name not in claimed:
+            automatic.setdefault(AUTOMATIC.sub("", name), []).append(name)
+    taken: dict[tuple[str, str], int] = {}
+    for layer in layers:
+        if names[layer.name]:
+            continue
+        stem = next((n[1:] for n in table[layer.name] if n.startswith("#")), None)
+        if stem is None:
+            names[layer.name] = table[layer.name][0]
+            continue
+        index = taken.get((stem, layer.op), 0)  # a separable convolution is two of our layers and one of theirs
+        taken[stem, layer.op] = index + 1
+        there = automatic.get(stem, [])
+        names[layer.name] = there[index] if index < len(there) else f"{stem}#{index + 1}"
+    return names
+
+
+def _misfits(layers: Sequence[Layer], bound: Mapping[str, tuple[str, str]], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Weights whose shape does not fit the graph: kernel sizes, and channels that do not meet."""
+    channels: dict[str, int] = {}
+    for layer in layers:
+        shapes = {}
+        for parameter, canonical in layer.parameters.items():
+            theirs, pattern = bound[f"{layer.name}.{parameter}"]
+            named = dict(zip(axes.parse(pattern), tensors[theirs].shape, strict=True))
+            shapes[parameter] = {axis: named.get(axis, 1) for axis in axes.parse(canonical)}
+        first = channels.get(layer.inputs[0])
+        for parameter, sizes in shapes.items():
+            theirs = bound[f"{layer.name}.{parameter}"][0]
+            if {sizes.get("H", layer.kernel), sizes.get("W", layer.kernel)} != {layer.kernel}:
+                yield f"`{theirs}` is a {sizes['H']}x{sizes['W']} kernel, expected {layer.kernel}x{layer.kernel}"
+            expected = sizes.get("I", sizes.get("C")) if first is None else first
+            if (found := sizes.get("I", sizes.get("C", expected))) != expected:
+                yield f"`{theirs}` takes {found} channels, its input has {expected}"
+        outputs = {s["O"] for s in shapes.values() if "O" in s}
+        if len(outputs) > 1:
+            yield f"`{bound[f'{layer.name}.weight'][0]}` and its bias have {' and '.join(map(str, sorted(outputs)))} outputs"
+        if len({channels[name] for name in layer.inputs if name in channels}) > 1:
+            yield f"`{layer.name}` adds maps of {' and '.join(str(channels[name]) for name in layer.inputs)} channels"
+        own = outputs or {s["C"] for s in shapes.values() if "C" in s}
+        channels[layer.name] = min(own) if own else channels[layer.inputs[0]]
+
+
+def no_network(where: str, closest: Match) -> NetworkError:
+    """The error for a checkpoint that no mapping describes, with the closest one and what stands in the way."""
+    name, spelled = closest.implementation.name, closest.dialect.name
+    spelling = "" if spelled == closest.implementation.dialect else f" in the spelling `{spelled}`"
+    facts = [
+        f"closest: {name}{spelling}; {len(closest.bound)} of its {len(closest.bound) + len(closest.missing)} tensors are there"
+    ]
+    for title, names in (("MISSING", closest.missing), ("UNEXPECTED", closest.unexpected), ("MISMATCH", closest.misshapen)):
+        if names:
+            facts += ["", f"{title} ({len(names)})", *("  " + line for line in summarise(names))]
+    hints = []
+    spellings = closest.dialect.spellings["batch_norm"]
+    statistics = {spellings["mean"][0], spellings["variance"][0]}
+    if closest.missing and all(n.rpartition(closest.dialect.separator)[2] in statistics for n in closest.missing):
+        hints.append("the batch norms' statistics are missing: save `state_dict()`, not `named_parameters()`")
+    elif closest.bound and closest.unexpected and not (closest.missing or closest.misshapen):
+        hints.append(f"if these are not part of the network, leave them out: `--ignore '{closest.unexpected[0]}'`")
+    return NetworkError(f"`{where}` holds no network that xconvert knows", facts=facts, hints=hints)
+
+
+def summarise(names: Sequence[str], most: int = 8) -> list[str]:
+    """Names that differ only in their numbers as one line, ``block{1..12}.skip.weight (12)``; at the most ``most``
+    lines.
+    """
+    groups: dict[str, list[list[str]]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"\d+", "#", name), []).append(re.findall(r"\d+", name))
+    lines = []
+    for skeleton, numbers in groups.items():
+        line = skeleton
+        for column in zip(*numbers, strict=True):
+            values = sorted(set(column), key=int)
+            line = line.replace("#", values[0] if len(values) == 1 else f"{{{values[0]}..{values[-1]}}}", 1)
+        lines.append(line + (f" ({len(numbers)})" if len(numbers) > 1 else ""))
+    more = len(lines) - most
+    return lines if more <= 0 else [*lines[:most], f"… and {more} more of these kinds"]

@@ -1,0 +1,141 @@
+"""The nouns: what a file holds, what a network is, and a network with its weights. Data, no logic.
+
+Axes are named by letters: N batch, H height, W width, C channels of a map, I input and O output channels of a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One array of a checkpoint, read when asked for.
+
+    ``dtype`` is a NumPy dtype; bfloat16 and the 8-bit floats are those of ``ml_dtypes``. ``read`` returns an array of
+    exactly this shape and dtype in native byte order, possibly read-only and possibly not contiguous.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[], Array]
+
+    @classmethod
+    def of(cls, array: Array) -> Tensor:
+        """The tensor that holds ``array`` itself."""
+        return cls(array.shape, array.dtype, lambda: array)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file holds: tensors under the names the file gives them, in the file's own order.
+
+    ``metadata``: the strings a format carries beside the tensors; xconvert's own record is the JSON text under
+    ``"xconvert"``. ``evidence``: attributes that the file states by other means, such as the model configuration in a
+    full Keras model, as attribute → (value, where it was found). ``notes``: what the reader unwrapped or left out,
+    one clause each. ``format``: name of the format it was read from.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    evidence: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    format: str = ""
+
+
+# The parameters of each operation that has any, in the order frameworks list them, with their canonical axes.
+PARAMETERS: Mapping[str, Mapping[str, str]] = {
+    "conv": {"weight": "H W I O"},
+    "depthwise": {"weight": "H W C"},
+    "pointwise": {"weight": "I O"},
+    "batch_norm": {"gamma": "C", "beta": "C", "mean": "C", "variance": "C"},
+    "linear": {"weight": "I O", "bias": "O"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operation of the graph.
+
+    ``op``: conv, depthwise, pointwise, batch_norm, relu, max_pool, add, global_average, linear. ``inputs`` are names
+    of earlier layers, or ``"image"``. ``kernel`` and ``stride`` are in pixels, the same for height and width.
+    ``padding``: pixels added on every side, or ``"same_upper"`` (output is ceil(input / stride); an odd pixel goes to
+    the end, as TensorFlow's SAME does). Convolutions pad with zeros, pools with minus infinity.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    kernel: int = 1
+    stride: int = 1
+    padding: int | str = 0
+    epsilon: float = 0.0
+
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """Parameter name → canonical axes; empty for operations without weights."""
+        return PARAMETERS.get(self.op, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What one file of ``architectures/`` offers.
+
+    ``build(depth, head, attributes)`` returns the layers in order of execution; the last one's output is the
+    network's. ``depths``: numbers of middle-flow blocks that are looked for, the published one first. ``attributes``:
+    the names of what may vary between implementations. ``constants(depth)``: numbers that mapping files may use by
+    name. ``head``: names of the layers that a headless checkpoint lacks. ``source``: where the numbers come from.
+    """
+
+    name: str
+    describes: str
+    source: str
+    attributes: tuple[str, ...]
+    depths: tuple[int, ...]
+    head: tuple[str, ...]
+    build: Callable[[int, bool, Mapping[str, Any]], tuple[Layer, ...]]
+    constants: Callable[[int], Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A value that is not in the weights, and where it was learned."""
+
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network with its weights: a family at one depth, attributes, and tensors under canonical names and axes.
+
+    ``weights``: ``"<layer>.<parameter>"`` → Tensor, every parameter of every layer and no other. ``attributes``: a
+    value for each of the family's attributes. ``preprocessing``: how images become inputs, as in the mapping files.
+    ``implementation``: the mapping whose names the weights came under.
+    """
+
+    family: Family
+    depth: int
+    head: bool
+    attributes: Mapping[str, Attribute]
+    weights: Mapping[str, Tensor]
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    implementation: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The attributes without their sources."""
+        return {name: attribute.value for name, attribute in self.attributes.items()}
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The graph, in order of execution."""
+        return self.family.build(self.depth, self.head, self.values)

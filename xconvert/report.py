@@ -1,0 +1,86 @@
+"""What was compared, how far apart it was, and the first layer at which it parted. Data; text and JSON are made from
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA = 1  # of the JSON; raised when a field changes its meaning
+
+
+@dataclass(frozen=True, slots=True)
+class LayerError:
+    """How far one layer's activations are apart at one size.
+
+    ``relative``: largest relative L2 over the images, ||other - reference|| / ||reference - mean||; ``maximum``:
+    largest absolute difference; ``scale``: largest absolute reference value; ``allowed``: the tolerance for
+    ``relative``.
+    """
+
+    name: str
+    size: int
+    relative: float
+    maximum: float
+    scale: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """Within tolerance; not a number never is."""
+        return self.relative <= self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was checked: names, shapes, dtypes, values, or the layers of one comparison."""
+
+    name: str
+    ok: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a conversion or a verification.
+
+    ``source`` and ``target`` describe the two sides. ``checks`` are in the order in which they were made. ``layers``:
+    every layer compared, in order of execution, for every size. ``changes``: what was folded or accepted.
+    ``effects``: accepted differences and how far they move the output. ``notes``: one clause each.
+    """
+
+    source: Mapping[str, Any]
+    target: Mapping[str, Any]
+    checks: tuple[Check, ...] = ()
+    layers: tuple[LayerError, ...] = ()
+    changes: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    precision: str = ""
+    output: str = field(default="")
+
+    @property
+    def equal(self) -> bool:
+        """Whether every check passed and every layer is within tolerance."""
+        return all(check.ok for check in self.checks) and all(layer.ok for layer in self.layers)
+
+    @property
+    def first_divergence(self) -> LayerError | None:
+        """The first layer, in order of execution, that is over tolerance at any size."""
+        return next((layer for layer in self.layers if not layer.ok), None)
+
+    @property
+    def outputs(self) -> tuple[LayerError, ...]:
+        """The network's last layer, once per size."""
+        return tuple(layer for layer in self.layers if layer.name == self.layers[-1].name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        first = self.first_divergence
+        return {
+            "schema": SCHEMA,
+            "equal": self.equal,
+            "first_divergence": asdict(first) if first else None,
+            **{k: v for k, v in asdict(self).items() if v},
+        }

@@ -1,0 +1,247 @@
+"""Prove that two networks give the same answer, or name the first layer at which they part."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from xconvert import formats
+from xconvert.backends import find, forward
+from xconvert.compare import compare
+from xconvert.errors import UsageError, VerificationError
+from xconvert.implementation import written_names
+from xconvert.loading import load, save
+from xconvert.mappings import library
+from xconvert.model import Array, Checkpoint, Model
+from xconvert.probe import NATIVE, SIZES, images
+from xconvert.reconcile import Change, folded_gamma, reconcile
+from xconvert.report import Check, LayerError, Report
+
+Path_ = str | Path
+ULP = 2  # how many units in the last place a folded weight may be off the float64 value: one rounding each way
+
+
+def verify(
+    a: Path_ | Model,
+    b: Path_ | Model | None = None,
+    *,
+    backend: str | None = None,
+    dtype: Literal["float32", "float64"] = "float32",
+    sizes: Sequence[int] = (*SIZES, NATIVE),
+    tolerance: float | None = None,
+    **options: Any,
+) -> Report:
+    """Compare two checkpoints, or one checkpoint with a framework's run of it; activations layer by layer, then
+    logits.
+
+    Without ``backend`` both are computed by the NumPy reference in float64. With ``backend`` the network in ``a`` is
+    run by it in ``dtype``: our graph in a framework (``torch``, ``keras``), or a zoo's own class (``timm``,
+    ``keras.applications``, …), which is given a file of ``a`` written for it. ``sizes``: of square probe images, in
+    pixels. ``tolerance``: overrides the calibrated one (relative L2). ``options`` are those of ``load``. Raises the
+    subclasses of ``XconvertError`` for what cannot be compared at all.
+    """
+    if (b is None) == (backend is None):
+        raise UsageError(
+            "one checkpoint is compared with a backend, two with each other", hints=["give a second file, or `--backend NAME`"]
+        )
+    first = _model(a, options)
+    if backend is not None:
+        return _verify_backend(first, backend, dtype, sizes, tolerance)
+    assert b is not None  # noqa: S101  (told above)
+    second = _model(b, options)
+    checks = structure(first, second)
+    if not all(check.ok for check in checks):
+        return Report(describe(first), describe(second), tuple(checks))
+    checks.append(values(first, second))
+    layers = compare_models(first, second, sizes, tolerance)
+    return Report(describe(first), describe(second), tuple(checks), tuple(layers), precision="float64")
+
+
+def _model(given: Path_ | Model, options: Mapping[str, Any]) -> Model:
+    return given if isinstance(given, Model) else load(given, **options)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What a model is, in JSON types."""
+    output = model.weights.get("predictions.weight")
+    return {
+        "implementation": model.implementation,
+        "architecture": model.family.name,
+        "depth": model.depth,
+        "classes": output.shape[1] if output else None,
+        "parameters": sum(int(np.prod(tensor.shape)) for tensor in model.weights.values()),
+        "dtypes": sorted({tensor.dtype.name for tensor in model.weights.values()}),
+        "attributes": {name: asdict(attribute) for name, attribute in model.attributes.items()},
+        "preprocessing": dict(model.preprocessing),
+    }
+
+
+def structure(a: Model, b: Model) -> list[Check]:
+    """Names, shapes and dtypes under canonical names. A dtype that differs is told, not failed: the numbers
+    decide.
+    """
+    only = sorted(a.weights.keys() ^ b.weights.keys())
+    same = a.family is b.family and a.depth == b.depth
+    told = f"{len(a.weights)} tensors" if not only else f"only on one side: {', '.join(only[:4])}{' …' if len(only) > 4 else ''}"
+    checks = [Check("names", same and not only, told if same else f"{_network(a)} against {_network(b)}")]
+    shared = [name for name in a.weights if name in b.weights]
+    unlike = [n for n in shared if a.weights[n].shape != b.weights[n].shape]
+    told = (
+        "all equal" if not unlike else "; ".join(f"`{n}` {a.weights[n].shape} against {b.weights[n].shape}" for n in unlike[:4])
+    )
+    checks.append(Check("shapes", not unlike, told))
+    dtypes = [", ".join(sorted({t.dtype.name for t in m.weights.values()})) for m in (a, b)]
+    return [*checks, Check("dtypes", True, dtypes[0] if dtypes[0] == dtypes[1] else " against ".join(dtypes))]
+
+
+def _network(model: Model) -> str:
+    return f"{model.family.name} of {model.depth} middle blocks"
+
+
+def values(a: Model, b: Model) -> Check:
+    """How many weights are bit-equal, and whether those that are not are what folding epsilon makes of them."""
+    different = [name for name in a.weights if not same_bits(a.weights[name].read(), b.weights[name].read())]
+    equal = f"{len(a.weights) - len(different)} bit-equal"
+    if not different:
+        return Check("values", True, equal)
+    unexplained = [name for name in different if not folds_to(a, b, name)]
+    if unexplained:
+        return Check(
+            "values",
+            True,
+            f"{equal}, {len(different)} differ: {', '.join(unexplained[:4])}{' …' if len(unexplained) > 4 else ''}",
+        )
+    return Check("values", True, f"{equal}, {len(different)} differ as folding `bn_epsilon` makes them, within {ULP} ulp")
+
+
+def folds_to(a: Model, b: Model, name: str) -> bool:
+    """Whether weight ``name`` of ``b`` is that of ``a`` with epsilon folded, within ``ULP`` units in the last
+    place.
+    """
+    layer, _, parameter = name.rpartition(".")
+    epsilon = [model.values["bn_epsilon"] for model in (a, b)]
+    if parameter != "gamma" or epsilon[0] == epsilon[1]:
+        return False
+    found = b.weights[name].read()
+    gamma, variance = (a.weights[f"{layer}.{p}"].read().astype(np.float64) for p in ("gamma", "variance"))
+    exact = folded_gamma(gamma, variance, *epsilon)
+    unit = np.spacing(np.abs(exact).astype(found.dtype)).astype(np.float64)
+    return bool((np.abs(found.astype(np.float64) - exact) <= ULP * unit).all())
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays have the same dtype, shape and bytes; so a NaN equals itself and 0 is not -0."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def compare_models(
+    a: Model, b: Model, sizes: Sequence[int], tolerance: float | None = None, taps: Sequence[str] | Literal["all"] = "all"
+) -> list[LayerError]:
+    """Both by the NumPy reference in float64; the tolerance is exact unless a fold rounded the weights of one once
+    more.
+    """
+    exact = a.values == b.values
+    other: Callable[[Array], dict[str, Array]] = lambda probe: forward(b, probe, dtype="float64", taps=taps)  # noqa: E731
+    return _compare(a, other, sizes, not exact, tolerance, taps)
+
+
+def compare_backend(
+    model: Model,
+    backend: str,
+    sizes: Sequence[int],
+    dtype: str,
+    names: Mapping[str, str],
+    path: Path | None,
+    tolerance: float | None = None,
+) -> list[LayerError]:
+    """The NumPy reference in float64 against a backend's run in ``dtype``; float32 may be off by its rounding,
+    calibrated.
+    """
+
+    def other(probe: Array) -> dict[str, Array]:
+        return forward(model, probe, backend=backend, dtype=dtype, taps="all", names=names, path=path)
+
+    return _compare(model, other, sizes, dtype != "float64", tolerance, "all")
+
+
+def _compare(
+    model: Model,
+    other: Callable[[Array], dict[str, Array]],
+    sizes: Sequence[int],
+    calibrated: bool,
+    tolerance: float | None,
+    taps: Sequence[str] | Literal["all"],
+) -> list[LayerError]:
+    channels = model.weights[f"{model.layers[0].name}.weight"].shape[2]
+    errors: list[LayerError] = []
+    names = [layer.name for layer in model.layers]
+    for size in sizes:
+        probe = images(size, 1 if size >= NATIVE else 2, channels)
+        reference = forward(model, probe, dtype="float64", taps=taps)
+        _check_finite(model, reference)
+        rounded = forward(model, probe, dtype="float32", taps=taps) if calibrated else None
+        errors += compare(names, size, reference, other(probe), rounded, tolerance)
+    order = {name: i for i, name in enumerate(names)}
+    return sorted(errors, key=lambda error: order[error.name])  # by layer, then by size: the first over tolerance parts first
+
+
+def _check_finite(model: Model, reference: Mapping[str, Array]) -> None:
+    for layer in model.layers:
+        if layer.name in reference and not np.isfinite(reference[layer.name]).all():
+            bad = [name for name, tensor in model.weights.items() if not np.isfinite(tensor.read().astype(np.float64)).all()]
+            negative = [
+                n for n, t in model.weights.items() if n.endswith(".variance") and (t.read().astype(np.float64) < 0).any()
+            ]
+            facts = [f"not finite: {', '.join(bad[:4])}"] if bad else []
+            facts += [f"negative variance: {', '.join(negative[:4])}"] if negative else []
+            raise VerificationError(f"the source network's own answer is not finite, from `{layer.name}` on", facts=facts)
+
+
+def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int], tolerance: float | None) -> Report:
+    executor = find(backend)
+    source, target = describe(model), {"backend": backend, "describes": executor.describes}
+    if executor.kind == "graph":
+        layers = compare_backend(model, backend, sizes, dtype, {}, None, tolerance)
+        return Report(source, target, layers=tuple(layers), precision=dtype)
+    known = library()
+    implementation = known.find(backend, model.family)
+    fmt = formats.format_for_writing(Path("a" + executor.suffix))
+    dialect = known.dialects[fmt.dialects.get(implementation.dialect, implementation.dialect)]
+    given, changes = reconcile(model, implementation.attributes)
+    names = written_names(implementation, dialect, model.depth, model.head)
+    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
+        path = Path(folder, "model" + executor.suffix)
+        assert fmt.write is not None  # noqa: S101  (a backend's suffix is written)
+        fmt.write(path, save(given, implementation, dialect))
+        layers = compare_backend(model, backend, sizes, dtype, names, path, tolerance)
+    return Report(source, target, layers=tuple(layers), changes=tuple(asdict(change) for change in changes), precision=dtype)
+
+
+def check_written(
+    path: Path, written: Checkpoint, source: Model, intended: Model, changes: Sequence[Change], again: Model
+) -> list[Check]:
+    """Re-read what was written: names, shapes and dtypes as meant; values bit-equal, or within ``ULP`` of the fold;
+    attributes.
+    """
+    found = formats.read(path)
+    names = list(found.tensors) == list(written.tensors) or sorted(found.tensors) == sorted(written.tensors)
+    unlike = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].shape != t.shape]
+    retyped = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].dtype != t.dtype]
+    folded = {name for change in changes for name in change.weights}
+    wrong = [n for n in source.weights if n not in folded and not same_bits(source.weights[n].read(), again.weights[n].read())]
+    wrong += [name for name in folded if not folds_to(source, again, name)]
+    kept = again.values == intended.values
+    moved = len(source.weights) - len(folded)
+    told = f"{moved} bit-equal" + (f", {len(folded)} folded within {ULP} ulp" if folded else "")
+    return [
+        Check("names", names, f"{len(written.tensors)} tensors"),
+        Check("shapes", not unlike, ", ".join(unlike[:4])),
+        Check("dtypes", not retyped, ", ".join(retyped[:4])),
+        Check("values", not wrong, told if not wrong else "not as meant: " + ", ".join(wrong[:4])),
+        Check("attributes", kept, "" if kept else f"{again.values}, meant {intended.values}"),
+    ]
