@@ -14,10 +14,10 @@ demo: $(VENV)/base ## install the base package, convert and verify a fixture
 	$(BIN)/xconvert verify fixtures/keras.h5 $(DEMO)/keras.pth
 
 test: $(VENV)/frameworks lint ## install the frameworks, run the whole suite
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-fast: $(VENV)/test ## the tests that need no framework
-	$(BIN)/python -m pytest -q -m "not framework"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not framework"
 
 lint: $(VENV)/test ## ruff and mypy
 	$(BIN)/ruff check .
@@ -36,12 +36,12 @@ $(VENV)/test: $(VENV)/base
 	$(PIP) -e '.[test]'
 	@touch $@
 
-# timm, keras-hub and pretrainedmodels ask for packages that have no build for the CPU alone (torchvision, tensorflow-text): what they
-# really need of them is named here, and the packages themselves come without their dependencies.
+# timm, keras-hub and pretrainedmodels ask for packages that have no build for the CPU alone (torchvision's kernels, tensorflow-text): what
+# they really import is named here, and they come without their dependencies.
 $(VENV)/frameworks: $(VENV)/test
 	$(PIP) torch
-	$(PIP) tensorflow-cpu keras regex tokenizers rich absl-py kagglehub huggingface_hub pyyaml munch tqdm
-	$(PIP) --no-deps timm keras-hub pretrainedmodels
+	$(PIP) tensorflow-cpu keras regex tokenizers kagglehub huggingface_hub pyyaml pillow munch tqdm
+	$(PIP) --no-deps timm torchvision keras-hub pretrainedmodels
 	@touch $@
 
 clean:

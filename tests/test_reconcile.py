@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.narrow import KERAS, TORCH, changed, narrow
+from xconvert import verify
 from xconvert.backends import forward
 from xconvert.compare import relative_l2
 from xconvert.effects import first_parting, measure, unseen_sizes
@@ -57,10 +58,14 @@ def test_a_fold_in_float64_leaves_the_network_where_it_was() -> None:
     assert relative_l2(unfolded, wrong) > 1e-2  # so the fold was needed
 
 
-def test_a_fold_keeps_half_precision() -> None:
-    folded, _ = reconcile(narrow(dtype="float16"), {"bn_epsilon": 1e-5})
-    assert {t.dtype.name for t in folded.weights.values()} == {"float16"}
-    assert folded.weights["block1.conv1.bn.gamma"].read().dtype == np.float16
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_fold_is_never_stored_below_float32(dtype: str) -> None:
+    model = narrow(dtype=dtype)
+    folded, changes = reconcile(model, {"bn_epsilon": 1e-5})
+    for name, tensor in folded.weights.items():
+        assert tensor.dtype == (max(tensor.dtype, np.dtype("float32")) if name in changes[0].weights else dtype)
+        assert tensor.read().dtype == tensor.dtype
+    assert verify(model, folded, sizes=(75, 96)).equal
 
 
 def test_a_variance_that_cannot_be_folded_names_its_layer() -> None:

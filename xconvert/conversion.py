@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from xconvert import formats
 from xconvert.backends import find
 from xconvert.effects import first_parting, measure, refusal
 from xconvert.errors import UsageError, VerificationError
-from xconvert.implementation import Dialect, Implementation, Library, written_names
+from xconvert.implementation import Dialect, Implementation, Library
 from xconvert.loading import load, save
 from xconvert.mappings import library
-from xconvert.model import Model
+from xconvert.model import Checkpoint, Model
 from xconvert.probe import NATIVE, SIZES
 from xconvert.reconcile import FOLDS, Change, reconcile
 from xconvert.report import Check, LayerError, Report
-from xconvert.verification import check_written, compare_backend, compare_models, describe
+from xconvert.verification import check_written, compare_backend, compare_models, describe, native_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +65,45 @@ def convert(
     model = load(source, mappings=mappings, **options)
     known = library(*(Path(folder) for folder in mappings))
     target = resolve(to, model, known, Path(source), Path(output) if output else None)
-    for backend in verify_with:
-        find(backend)
-    _check_output(Path(source), target.path, force)
+    _check_names(model, accept, verify_with)
     intended, changes = reconcile(model, target.wanted, accept)
     if refused := [change for change in changes if change.action == "refused"]:
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
-    folder = _scratch(target.path)
-    try:
-        written = folder / target.path.name
-        report = _write(model, intended, changes, target, written, verify, verify_with, mappings)
+    _check_output(Path(source), target.path, force)
+    with _published(target.path) as written:
+        checkpoint = save(intended, target.implementation, target.dialect)
+        assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
+        target.format.write(written, checkpoint)
+        checks: list[Check] = []
+        layers: list[LayerError] = []
+        if verify:
+            checks, layers = _checked(written, checkpoint, model, intended, changes, target, verify_with, mappings)
+        report = _report(model, intended, changes, target, checks, layers)
         if not report.equal:
             raise _failed(report, target.path)
-        written.replace(target.path)
-    except OSError as error:
-        raise UsageError(f"`{target.path}` cannot be written: {error.strerror}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return replace(report, output=str(target.path))
+
+
+def _check_names(model: Model, accept: Collection[str], backends: Sequence[str]) -> None:
+    if unknown := [name for name in accept if name not in model.values]:
+        raise UsageError(f"no attribute is called `{unknown[0]}`", facts=["attributes: " + ", ".join(model.values)])
+    for backend in backends:
+        find(backend)
+
+
+@contextmanager
+def _published(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to: at the end it becomes ``path`` in one step, on an error nothing is left."""
+    folder = None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".xconvert-", dir=path.parent))
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def resolve(to: str, model: Model, known: Library, source: Path, output: Path | None) -> Target:
@@ -94,7 +116,8 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
     else:
         implementation, framework = known.find(to, model.family), None
     own = known.dialects[implementation.dialect]
-    path = output or source.with_name(_stem(source.name) + own.suffix)
+    customary = _stem(source.name) + own.suffix
+    path = output / customary if output and output.is_dir() else output or source.with_name(customary)
     target_format = formats.format_for_writing(path)
     if target_format.dialects and own.family not in target_format.dialects:
         kinds = ", ".join(target_format.dialects)
@@ -122,55 +145,58 @@ def _check_output(source: Path, path: Path, force: bool) -> None:
         raise UsageError(f"`{path}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
 
 
-def _scratch(path: Path) -> Path:
-    """A folder beside the output: what is written there becomes the output by renaming, in one step."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=".xconvert-", dir=path.parent))
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
-
-
-def _write(
+def _checked(
+    path: Path,
+    written: Checkpoint,
     model: Model,
     intended: Model,
     changes: Sequence[Change],
     target: Target,
-    path: Path,
-    verify: bool,
-    verify_with: Sequence[str],
+    backends: Sequence[str],
     mappings: Sequence[str | Path],
+) -> tuple[list[Check], list[LayerError]]:
+    """Everything verified about a file just written: what it holds, what it computes, what ``backends`` make of it."""
+    again = load(path, implementation=target.implementation.name, mappings=mappings)
+    checks = check_written(path, written, model, intended, changes, again)
+    accepted = {change.attribute: change.target for change in changes if change.action == "accepted"}
+    reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
+    layers = compare_models(reference, again, SIZES)
+    for backend in backends:
+        names = native_names(backend, target.implementation, model)
+        errors = compare_backend(reference, again, backend, (*SIZES, NATIVE), "float32", names, path)
+        parted = next((error for error in errors if not error.ok), None)
+        told = f"relative L2 {errors[-1].relative:.1e} at {NATIVE}×{NATIVE}, allowed {errors[-1].allowed:.1e} (float32)"
+        checks.append(Check(f"run by {backend}", parted is None, f"parts at `{parted.name}`: {told}" if parted else told))
+    return checks, layers
+
+
+def _report(
+    model: Model,
+    intended: Model,
+    changes: Sequence[Change],
+    target: Target,
+    checks: Sequence[Check],
+    layers: Sequence[LayerError],
 ) -> Report:
-    checkpoint = save(intended, target.implementation, target.dialect)
-    assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
-    target.format.write(path, checkpoint)
-    checks: list[Check] = []
-    layers: list[LayerError] = []
-    notes = [*model.notes, *_notes(model, intended, changes, target)]
-    if verify:
-        again = load(path, implementation=target.implementation.name, mappings=mappings)
-        checks += check_written(path, checkpoint, model, intended, changes, again)
-        accepted = {change.attribute: change.target for change in changes if change.action == "accepted"}
-        reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
-        layers += compare_models(reference, again, SIZES)
-        for backend in verify_with:
-            names = written_names(target.implementation, target.dialect, model.depth, model.head)
-            errors = compare_backend(reference, backend, (*SIZES, NATIVE), "float32", names, path)
-            worst = errors[-1]
-            told = f"relative L2 {worst.relative:.1e} at {worst.size}×{worst.size}, allowed {worst.allowed:.1e} (float32)"
-            parted = next((error for error in errors if not error.ok), None)
-            checks.append(
-                Check(f"run by {backend}", parted is None, told if parted is None else f"parts at `{parted.name}`: {told}")
-            )
-    told_changes = tuple(
-        {k: v for k, v in asdict(change).items() if k != "weights"} | {"count": len(change.weights)} for change in changes
-    )
-    written = {"implementation": target.implementation.name, "format": target.format.name, "attributes": intended.values}
-    return Report(describe(model), written, tuple(checks), tuple(layers), told_changes, tuple(notes), "float64" if verify else "")
+    written = {
+        "implementation": target.implementation.name,
+        "format": target.format.name,
+        "describes": target.format.describes,
+        "attributes": intended.values,
+    }
+    told = [{k: v for k, v in asdict(change).items() if k != "weights"} | {"count": len(change.weights)} for change in changes]
+    notes = (*model.notes, *_notes(model, intended, changes, target))
+    return Report(describe(model), written, tuple(checks), tuple(layers), tuple(told), notes, "float64" if layers else "")
 
 
 def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Target) -> list[str]:
     notes = []
     for change in changes:
+        widened = {
+            model.weights[name].dtype.name for name in change.weights if model.weights[name].dtype != intended.weights[name].dtype
+        }
+        if widened:
+            notes.append(f"folded weights are float32: {'/'.join(sorted(widened))} would round them")
         if change.action == "accepted":
             effect = measure(model, change)
             parting = (
@@ -195,7 +221,6 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
 def _failed(report: Report, path: Path) -> VerificationError:
     facts = [f"{check.name}: {check.detail}" for check in report.checks if not check.ok]
     if first := report.first_divergence:
-        facts.append(
-            f"first layer to part: `{first.name}` at {first.size}×{first.size}, relative L2 {first.relative:.1e}, allowed {first.allowed:.1e}"
-        )
+        where = f"`{first.name}` at {first.size}×{first.size}"
+        facts.append(f"first layer to part: {where}, relative L2 {first.relative:.1e}, allowed {first.allowed:.1e}")
     return VerificationError(f"`{path}` was not written: the result does not compute what the source does", facts=facts)

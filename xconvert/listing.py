@@ -78,7 +78,8 @@ def check(path: Path) -> dict[str, Any]:
 def check_text(told: Mapping[str, Any]) -> str:
     """``check`` as a line, or a list of problems."""
     if told["ok"]:
-        return f"{told['file']}: complete and one-to-one; {told['layers']} layers, {told['tensors']} tensors of {told['architecture']}"
+        covered = f"{told['layers']} layers, {told['tensors']} tensors of {told['architecture']}"
+        return f"{told['file']}: complete and one-to-one; {covered}"
     return "\n".join([f"{told['file']}: {len(told['problems'])} problem(s)", *("  " + render.clean(p) for p in told["problems"])])
 
 

@@ -57,7 +57,15 @@ def folded_gamma(gamma: Array, variance: Array, source: float, target: float) ->
     if not ((exact + source > 0).all() and (exact + target > 0).all()):
         raise ValueError(f"variance + epsilon is {min((exact + min(source, target)).min(), np.inf):g}")
     folded = gamma.astype(np.float64) * np.sqrt((exact + target) / (exact + source))
-    return folded.astype(gamma.dtype)
+    return folded.astype(folded_dtype(gamma.dtype))
+
+
+def folded_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a folded weight: that of the original, but never below float32.
+
+    Half precision would round it by 5e-4, more than the smallest defect worth catching; 40 short vectors cost nothing.
+    """
+    return np.promote_types(dtype, np.float32)
 
 
 def _fold_epsilon(model: Model, source: float, target: float) -> dict[str, Tensor]:
@@ -76,7 +84,7 @@ def _folded(gamma: Tensor, variance: Tensor, source: float, target: float, layer
         except ValueError as error:
             raise XconvertError(f"the epsilon of `{layer}` cannot be folded: {error}") from None
 
-    return Tensor(gamma.shape, gamma.dtype, read)
+    return Tensor(gamma.shape, folded_dtype(gamma.dtype), read)
 
 
 FOLDS: Mapping[str, Callable[[Model, Any, Any], dict[str, Tensor]]] = {"bn_epsilon": _fold_epsilon}

@@ -5,6 +5,7 @@ wanted.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import click
 from xconvert.errors import XconvertError
 from xconvert.report import LayerError, Report
 
+WIDTH = 80
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -38,8 +40,9 @@ def rows(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def notes(texts: Sequence[str]) -> list[str]:
-    """Each ``note:`` on a line of its own."""
-    return [click.style("note:", fg="cyan", bold=True) + " " + clean(text) for text in texts]
+    """Each ``note:``, folded at the terminal's width of old."""
+    folded = [textwrap.wrap(clean(text), WIDTH - 6, break_long_words=False, break_on_hyphens=False) for text in texts]
+    return [click.style("note:", fg="cyan", bold=True) + " " + "\n      ".join(lines) for lines in folded]
 
 
 def network(told: Mapping[str, Any]) -> str:
@@ -55,7 +58,7 @@ def network(told: Mapping[str, Any]) -> str:
 def conversion(source: str, report: Report) -> str:
     """What a conversion did and how it was verified."""
     target, pairs = report.target, [("source", network(report.source))]
-    pairs.append(("target", f"names of {target['implementation']}, {target['format']} file"))
+    pairs.append(("target", f"{target['describes']}, names of {target['implementation']}"))
     changed = {change["attribute"] for change in report.changes}
     for change in report.changes:
         where = f" in {change['count']} batch norms" if change["count"] else ""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from xconvert import formats
-from xconvert.backends import find, forward
+from xconvert.backends import find, forward, forward_each
 from xconvert.compare import compare
 from xconvert.errors import UsageError, VerificationError
-from xconvert.implementation import written_names
+from xconvert.implementation import Implementation, written_names
 from xconvert.loading import load, save
 from xconvert.mappings import library
 from xconvert.model import Array, Checkpoint, Model
@@ -139,19 +140,14 @@ def same_bits(a: Array, b: Array) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-def compare_models(
-    a: Model, b: Model, sizes: Sequence[int], tolerance: float | None = None, taps: Sequence[str] | Literal["all"] = "all"
-) -> list[LayerError]:
-    """Both by the NumPy reference in float64; the tolerance is exact unless a fold rounded the weights of one once
-    more.
-    """
-    exact = a.values == b.values
-    other: Callable[[Array], dict[str, Array]] = lambda probe: forward(b, probe, dtype="float64", taps=taps)  # noqa: E731
-    return _compare(a, other, sizes, not exact, tolerance, taps)
+def compare_models(a: Model, b: Model, sizes: Sequence[int], tolerance: float | None = None) -> list[LayerError]:
+    """Both by the NumPy reference in float64; the tolerance is exact unless a fold rounded the weights of one once more."""
+    return _compare(a, partial(forward_each, b, backend="numpy", dtype="float64"), sizes, a.values != b.values, tolerance)
 
 
 def compare_backend(
-    model: Model,
+    reference: Model,
+    executed: Model,
     backend: str,
     sizes: Sequence[int],
     dtype: str,
@@ -159,33 +155,30 @@ def compare_backend(
     path: Path | None,
     tolerance: float | None = None,
 ) -> list[LayerError]:
-    """The NumPy reference in float64 against a backend's run in ``dtype``; float32 may be off by its rounding,
-    calibrated.
+    """The NumPy reference of ``reference`` in float64 against a backend's run of ``executed`` in ``dtype``.
+
+    In float64 it must be the same to ``EXACT``, unless a fold rounded weights; else it may be off by its rounding, calibrated.
     """
-
-    def other(probe: Array) -> dict[str, Array]:
-        return forward(model, probe, backend=backend, dtype=dtype, taps="all", names=names, path=path)
-
-    return _compare(model, other, sizes, dtype != "float64", tolerance, "all")
+    other = partial(forward_each, executed, backend=backend, dtype=dtype, names=names, path=path)
+    return _compare(reference, other, sizes, dtype != "float64" or reference.values != executed.values, tolerance)
 
 
 def _compare(
     model: Model,
-    other: Callable[[Array], dict[str, Array]],
+    other: Callable[..., Iterator[dict[str, Array]]],
     sizes: Sequence[int],
     calibrated: bool,
     tolerance: float | None,
-    taps: Sequence[str] | Literal["all"],
 ) -> list[LayerError]:
     channels = model.weights[f"{model.layers[0].name}.weight"].shape[2]
-    errors: list[LayerError] = []
     names = [layer.name for layer in model.layers]
-    for size in sizes:
-        probe = images(size, 1 if size >= NATIVE else 2, channels)
-        reference = forward(model, probe, dtype="float64", taps=taps)
+    probes = [images(size, 1 if size >= NATIVE else 2, channels) for size in sizes]
+    errors: list[LayerError] = []
+    for size, probe, found in zip(sizes, probes, other(batches=probes, taps="all"), strict=True):
+        reference = forward(model, probe, dtype="float64", taps="all")
         _check_finite(model, reference)
-        rounded = forward(model, probe, dtype="float32", taps=taps) if calibrated else None
-        errors += compare(names, size, reference, other(probe), rounded, tolerance)
+        rounded = forward(model, probe, dtype="float32", taps="all") if calibrated else None
+        errors += compare(names, size, reference, found, rounded, tolerance)
     order = {name: i for i, name in enumerate(names)}
     return sorted(errors, key=lambda error: order[error.name])  # by layer, then by size: the first over tolerance parts first
 
@@ -206,20 +199,28 @@ def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int]
     executor = find(backend)
     source, target = describe(model), {"backend": backend, "describes": executor.describes}
     if executor.kind == "graph":
-        layers = compare_backend(model, backend, sizes, dtype, {}, None, tolerance)
+        layers = compare_backend(model, model, backend, sizes, dtype, {}, None, tolerance)
         return Report(source, target, layers=tuple(layers), precision=dtype)
     known = library()
     implementation = known.find(backend, model.family)
     fmt = formats.format_for_writing(Path("a" + executor.suffix))
     dialect = known.dialects[fmt.dialects.get(implementation.dialect, implementation.dialect)]
     given, changes = reconcile(model, implementation.attributes)
-    names = written_names(implementation, dialect, model.depth, model.head)
+    names = native_names(backend, implementation, model)
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
         path = Path(folder, "model" + executor.suffix)
         assert fmt.write is not None  # noqa: S101  (a backend's suffix is written)
         fmt.write(path, save(given, implementation, dialect))
-        layers = compare_backend(model, backend, sizes, dtype, names, path, tolerance)
+        layers = compare_backend(model, given, backend, sizes, dtype, names, path, tolerance)
     return Report(source, target, layers=tuple(layers), changes=tuple(asdict(change) for change in changes), precision=dtype)
+
+
+def native_names(backend: str, implementation: Implementation, model: Model) -> dict[str, str]:
+    """Our layer → its name in what ``backend`` runs: in the class of that name, or under the names of ``implementation``."""
+    known = library()
+    if find(backend).kind == "class":
+        implementation = known.find(backend, model.family)
+    return written_names(implementation, known.dialects[implementation.dialect], model.depth, model.head)
 
 
 def check_written(

@@ -1,7 +1,8 @@
 """Weights that behave like trained ones: every layer's statistics are those of the images that pass through it.
 
-A fresh initialisation (gamma 1, beta 0, mean 0, variance 1) hides most mistakes; here every BatchNorm vector is distinct, and a quarter of
-the variances are so small that epsilon matters (shared/facts/semantics.md, 5 and 6). NumPy alone; same arguments, same weights.
+A fresh initialisation (gamma 1, beta 0, mean 0, variance 1) hides most mistakes; here every BatchNorm vector is distinct,
+and a quarter of the variances are so small that epsilon matters (shared/facts/semantics.md, 5 and 6). NumPy alone; same
+arguments, same weights.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def calibrated(
 ) -> dict[str, Array]:
     """``"<layer>.<parameter>"`` → float32 array in canonical axes, for ``layers`` with the output channels ``width``.
 
-    Three probe images of ``size`` pixels run through the graph in float64. Each convolution is rescaled so that the variance behind it is
-    the one drawn for its BatchNorm; the stored statistics are a little off, as a running average is (mean by 5 % of a standard deviation,
-    variance by up to 10 %). The classifier gives logits with mean about 0 and standard deviation about 3.
+    Three probe images of ``size`` pixels run through the graph in float64. Each convolution is rescaled so that the
+    variance behind it is the one drawn for its BatchNorm; the stored statistics are a little off, as a running average is
+    (mean by 5 % of a standard deviation, variance by up to 10 %). The classifier gives logits with mean about 0 and
+    standard deviation about 3.
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, Array] = {}

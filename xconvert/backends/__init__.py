@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,23 +83,38 @@ def forward(
 ) -> dict[str, Array]:
     """Run ``model`` on ``images`` (N, H, W, channels), already normalised, and return activations by layer name.
 
-    ``taps``: canonical layer names, or ``"all"``. The network's output is there as ``"logits"`` (N, classes), or
-    ``"features"`` (N, H, W, C) for a headless network. ``names`` and ``path`` are for backends of kind ``"class"``.
-    Raises ``UsageError`` for an unknown backend or tap, for images that do not fit, and when the framework is missing
-    or fails.
+    ``taps``: canonical layer names, or ``"all"``. The network's output is there as ``"logits"`` (N, classes), or ``"features"``
+    (N, H, W, C) for a headless network. ``names``: what the layers are called in the framework. ``path``: a file that the
+    framework itself loads, instead of being handed the weights; a backend of kind ``"class"`` needs both. Raises ``UsageError``
+    for an unknown backend or tap, for images that do not fit, and when the framework is missing or fails.
     """
+    return next(forward_each(model, [images], backend=backend, dtype=dtype, taps=taps, names=names, path=path))
+
+
+def forward_each(
+    model: Model,
+    batches: Sequence[Array],
+    *,
+    backend: str,
+    dtype: str,
+    taps: Sequence[str] | Literal["all"],
+    names: Mapping[str, str] | None = None,
+    path: Path | None = None,
+) -> Iterator[dict[str, Array]]:
+    """``forward`` for several batches, which may differ in size; a framework is started once for all of them."""
     layers = model.layers
     known = [layer.name for layer in layers]
     chosen = tuple(known) if taps == "all" else tuple(taps)
     if unknown := [tap for tap in chosen if tap not in known]:
         raise UsageError(f"no layer is called `{unknown[0]}`", facts=["the layers are " + ", ".join(known)])
-    _check_images(model, images)
+    for images in batches:
+        _check_images(model, images)
+    executor = find(backend)
     weights = {name: tensor.read() for name, tensor in model.weights.items()}
-    job = Job(layers, weights, images, dtype, chosen, names or {}, path)
-    chosen_backend = find(backend)
-    out = chosen_backend.run(job) if backend == "numpy" else run_apart(chosen_backend, model, job)
-    out["logits" if model.head else "features"] = out[known[-1]]
-    return out
+    jobs = [Job(layers, weights, images, dtype, chosen, names or {}, path) for images in batches]
+    for out in map(executor.run, jobs) if backend == "numpy" else run_apart(executor, model, jobs):
+        out["logits" if model.head else "features"] = out[known[-1]]
+        yield out
 
 
 def find(name: str) -> Backend:
@@ -116,8 +131,9 @@ def find(name: str) -> Backend:
     return known[name]
 
 
-def run_apart(backend: Backend, model: Model, job: Job) -> dict[str, Array]:
-    """Run ``job`` in a Python process of its own; arrays travel as ``.npz``."""
+def run_apart(backend: Backend, model: Model, jobs: Sequence[Job]) -> Iterator[dict[str, Array]]:
+    """Run ``jobs``, which differ in their images alone, in a Python process of their own; arrays travel as ``.npz``."""
+    job = jobs[0]
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
         description = {
             "backend": backend.name,
@@ -133,14 +149,24 @@ def run_apart(backend: Backend, model: Model, job: Job) -> dict[str, Array]:
         Path(folder, "job.json").write_text(json.dumps(description))
         plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
         np.savez(Path(folder, "weights.npz"), allow_pickle=False, **plain)  # npz knows no bfloat16
-        np.savez(Path(folder, "images.npz"), allow_pickle=False, images=job.images)
+        np.savez(Path(folder, "images.npz"), *(j.images for j in jobs), allow_pickle=False)
         command = [_python(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
         if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or [f"it exited with {done.returncode}"]
-            raise UsageError(f"backend `{backend.name}` failed: {lines[-1].strip()}", facts=lines[-6:-1])
-        with np.load(Path(folder, "out.npz")) as out:
-            return dict(out)
+            raise _failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
+        for i in range(len(jobs)):
+            with np.load(Path(folder, f"out_{i}.npz")) as out:
+                yield dict(out)
+
+
+CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network
+
+
+def _failed(name: str, code: int, lines: Sequence[str]) -> UsageError:
+    last = lines[-1].strip() if lines else f"it exited with {code}"
+    if code == CANNOT:
+        return UsageError(f"backend `{name}` cannot run this network: {last}")
+    return UsageError(f"backend `{name}` failed: {last}", facts=lines[-6:-1])
 
 
 def _variable(name: str) -> str:

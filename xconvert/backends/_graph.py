@@ -36,6 +36,8 @@ def own_dtype(weights: Mapping[str, Array]) -> str:
 
 
 def refuse_width(model: str, layer: Layer, what: str, theirs: int, ours: int) -> None:
-    """Raise ``ValueError`` when a model class has ``theirs`` of ``what`` (filters, input channels) and the checkpoint ``ours``."""
+    """Raise ``ValueError`` when a model class has ``theirs`` of ``what`` (filters, input channels) and the checkpoint
+    ``ours``.
+    """
     if theirs != ours:
         raise ValueError(f"{model} has fixed widths: `{layer.name}` has {theirs} {what}, the checkpoint {ours}")

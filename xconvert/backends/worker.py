@@ -1,4 +1,4 @@
-"""The other end of ``run_apart``: ``python -m xconvert.backends.worker FOLDER`` runs the job described there."""
+"""The other end of ``run_apart``: ``python -m xconvert.backends.worker FOLDER`` runs the jobs described there."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from xconvert.architectures import families
-from xconvert.backends import Job, backends
+from xconvert.backends import CANNOT, Job, backends
 
 
 def main(folder: Path) -> None:
-    """Read ``job.json``, ``weights.npz`` and ``images.npz``; write ``out.npz``."""
+    """Read ``job.json``, ``weights.npz`` and ``images.npz``; write ``out_<i>.npz`` for each array of images."""
     told = json.loads((folder / "job.json").read_text())
     layers = families()[told["family"]].build(told["depth"], told["head"], told["attributes"])
     weights = dict(np.load(folder / "weights.npz"))
-    images = np.load(folder / "images.npz")["images"]
     path = Path(told["path"]) if told["path"] else None
-    job = Job(layers, weights, images, told["dtype"], tuple(told["taps"]), told["names"], path)
-    np.savez(folder / "out.npz", allow_pickle=False, **backends()[told["backend"]].run(job))
+    for i, images in enumerate(np.load(folder / "images.npz").values()):
+        job = Job(layers, weights, images, told["dtype"], tuple(told["taps"]), told["names"], path)
+        np.savez(folder / f"out_{i}.npz", allow_pickle=False, **backends()[told["backend"]].run(job))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except ValueError as error:  # what a backend raises for a network that it cannot run; anything else is a fault of ours
+        print(error, file=sys.stderr)
+        sys.exit(CANNOT)

@@ -1,0 +1,221 @@
+"""The command line: exit codes, what goes to stdout and stderr, one message for each mistake, and no framework on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xconvert.cli import main
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+FRAMEWORKS = ("torch", "tensorflow", "keras", "paddle", "mindspore", "onnx", "timm", "jax")
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(arg) for arg in args])
+    out, err = capsys.readouterr()
+    return int(stopped.value.code or 0), out, err
+
+
+def evil() -> bytes:
+    """A protocol-0 pickle that calls posix.system when unpickled."""
+    return b"cposix\nsystem\n(S'echo pwned'\ntR."
+
+
+def torch_zip(pickle: bytes) -> bytes:
+    import zipfile
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle)
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+def tar() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("pickle"))
+    return buffer.getvalue()
+
+
+BAD = {
+    "nothing.pth": (b"", "is empty"),
+    "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git-LFS pointer"),
+    "page.h5": (b"<!DOCTYPE html><html>", "HTML page"),
+    "noise.h5": (bytes(range(256)) * 8, "matches no known format"),
+    "packed.pth": (b"\x1f\x8b\x08\0" + bytes(100), "gzip-compressed"),
+    "old.pth": (tar(), "tar archive"),
+    "cut.h5": ((FIXTURES / "keras.h5").read_bytes()[:300_000], "truncated"),
+    "cut.pth": ((FIXTURES / "timm.pth").read_bytes()[:300_000], "truncated"),
+    "evil.pth": (torch_zip(evil()), "asks to run `posix.system`; nothing was run"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("command", ["convert", "inspect", "verify"])
+def test_a_bad_file_gets_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, command: str) -> None:
+    content, told = BAD[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    extra = {"convert": ["--to", "torch"], "inspect": [], "verify": [FIXTURES / "timm.pth"]}[command]
+    code, out, err = run(capsys, command, path, *extra)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: `")
+    assert err.count("error:") == 1
+    assert name in err
+    assert told in err
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "nowhere.pth", "--to", "torch")
+    assert code == 2
+    assert err == "error: `nowhere.pth` does not exist\n"
+
+
+def test_another_network_is_told_in_two_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "resnet.npz", **{"conv1.weight": np.zeros((64, 3, 7, 7), np.float32), "layer1.0.bn1.weight": np.zeros(64)})
+    code, _, err = run(capsys, tmp_path / "resnet.npz", "--to", "torch")
+    assert code == 2
+    assert "holds no network that xconvert knows" in err
+    assert "closest: " in err
+    assert "MISSING (" in err
+    assert "UNEXPECTED (1)\n    layer1.0.bn1.weight" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["verfy"], "no command and no file is called `verfy`\nhint: did you mean `xconvert verify`?"),
+        (["bananas"], "hint: `xconvert --help` lists the commands"),
+        ([FIXTURES / "keras.h5"], "missing option '--to'"),
+        ([FIXTURES / "keras.h5", "--to", "caffe"], "no implementation or framework is called `caffe`"),
+        ([FIXTURES / "keras.h5", "--to", "timm", "--frm", "x"], "no such option"),
+        ([FIXTURES / "keras.h5", "--to", "torch", "--from", "kears"], "no implementation or framework is called `kears`"),
+        ([FIXTURES / "keras.h5", "--to", "torch", "--set", "bn_epsilon"], "is not of the form NAME=VALUE"),
+        ([FIXTURES / "keras.h5", "--to", "torch", "--set", "bn_epsilon=abc"], "`bn_epsilon` cannot be `abc`"),
+        ([FIXTURES / "keras.h5", "--to", "torch", "--accept", "padding"], "no attribute is called `padding`"),
+        (["verify", FIXTURES / "keras.h5"], "one checkpoint is compared with a backend"),
+        (["verify", FIXTURES / "keras.h5", "--backend", "caffe"], "no backend is called `caffe`"),
+        (["verify", FIXTURES / "keras.h5", FIXTURES / "keras.h5", "--sizes", "32"], "is no list of sizes"),
+        (["check", "nowhere.toml"], "cannot be opened"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str], args: list, told: str) -> None:
+    code, out, err = run(capsys, *args)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert told.lower() in err.lower()
+    assert "Traceback" not in err
+
+
+def test_a_refusal_looks_as_designed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "keras.h5"
+    source.write_bytes((FIXTURES / "keras.h5").read_bytes())
+    code, out, err = run(capsys, source, "--to", "timm")
+    assert (code, out) == (1, "")
+    lines = err.splitlines()
+    assert lines[:6] == [
+        "error: `pool_padding` differs, and no weights can make up for it",
+        "",
+        "  source  keras.applications  same_upper  the odd pixel goes to the end",
+        "  target  timm                symmetric   one pixel on each side",
+        "",
+        lines[5],
+    ]
+    assert lines[5].startswith("  At 299×299 the first layer to part is `block3.pool`; the logits move by ")
+    assert lines[-2:] == ["hint: pass `--accept pool_padding` to convert anyway", "hint: `--to torch` keeps the function exactly"]
+    assert all(len(line) <= 81 for line in lines)
+
+
+def test_json_is_on_stdout_and_errors_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, FIXTURES / "timm.pth", "--to", "keras", "-o", tmp_path / "a.h5", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["equal"] is True
+    assert told["output"] == str(tmp_path / "a.h5")
+    assert told["changes"][0] == {"attribute": "bn_epsilon", "source": 1e-5, "target": 1e-3, "action": "folded", "count": 40}
+    code, out, err = run(capsys, FIXTURES / "keras.h5", "--to", "timm", "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["hints"][0] == "pass `--accept pool_padding` to convert anyway"
+    assert err.startswith("error: ")
+
+
+def test_verify_says_where_two_files_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, FIXTURES / "keras.h5", "--to", "timm", "--accept", "pool_padding", "-o", tmp_path / "x.pth")
+    code, out, _ = run(capsys, "verify", FIXTURES / "keras.h5", tmp_path / "x.pth")
+    assert code == 1
+    assert "← parts here" in next(line for line in out.splitlines() if line.startswith("  block3.pool"))
+    assert "different: first at `block3.pool`" in out
+    code, out, _ = run(capsys, "verify", FIXTURES / "keras.h5", tmp_path / "x.pth", "--sizes", "71,295")
+    assert code == 0
+    assert "equal: logits agree" in out
+    code, out, _ = run(capsys, "verify", FIXTURES / "keras.h5", FIXTURES / "keras.weights.h5", "--json", "--sizes", "75")
+    assert code == 0
+    assert json.loads(out)["equal"] is True
+
+
+def test_a_name_in_a_file_cannot_drive_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "x.npz", **{"\x1b[31mred": np.zeros(3, np.float32)})
+    _, out, err = run(capsys, "inspect", tmp_path / "x.npz")
+    assert "\x1b" not in out + err
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["list"], ["list", "--json"], ["convert", "--help"], ["verify", "-h"]])
+def test_help_and_lists(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
+    code, out, err = run(capsys, *args)
+    assert (code, err) == (0, "")
+    assert out.strip()
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(run(capsys, "list", "--json")[1])
+    assert {i["name"] for i in told["implementations"]} == {"timm", "cadene", "lornatang", "keras.applications", "keras-hub", "mindcv"}
+    formats = {"torch", "torch-legacy", "safetensors", "npz", "keras-h5", "keras-weights", "keras-archive"}
+    assert {f["name"] for f in told["formats"]} == formats
+    assert {f["name"] for f in told["formats"] if not f["written"]} == {"torch-legacy", "keras-archive"}
+    assert {b["name"] for b in told["backends"]} >= {"numpy", "torch", "keras", "timm", "keras.applications"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import xconvert; xconvert.load, xconvert.convert, xconvert.verify, xconvert.forward, xconvert.build",
+        "from xconvert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from xconvert.cli import main\ntry: main(['list'])\nexcept SystemExit: pass",
+        f"import xconvert; xconvert.verify({str(FIXTURES / 'timm.pth')!r}, {str(FIXTURES / 'timm.pth')!r}, sizes=[75])",
+    ],
+)
+def test_no_framework_is_imported(code: str) -> None:
+    check = f"\nimport sys; found = [m for m in {FRAMEWORKS} if m in sys.modules]; sys.exit(' '.join(found) or 0)"
+    done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_needs_not_even_numpy() -> None:
+    code = "from xconvert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nimport sys; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_colour_only_on_a_terminal_and_never_with_no_color() -> None:
+    import os
+    import pty
+
+    for environment, expected in (({}, True), ({"NO_COLOR": "1"}, False)):
+        master, slave = pty.openpty()
+        clean = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"} | environment
+        subprocess.run([sys.executable, "-m", "xconvert", "verfy"], stderr=slave, env=clean, check=False)
+        os.close(slave)
+        told = os.read(master, 4096)
+        os.close(master)
+        assert (b"\x1b[" in told) is expected
+        assert b"no command and no file" in told

@@ -1,0 +1,180 @@
+"""Keras runs our graph, as an ordinary functional ``keras.Model``: whatever the attributes, the same function as the reference.
+
+Layers are those of ``keras.applications`` under the names of the implementation; a depthwise and a pointwise convolution of
+one name are one ``SeparableConv2D``. Their order is Keras' own too, so files that Keras loads by position fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from xconvert.axes import rearrange
+from xconvert.backends import Backend, Job
+from xconvert.backends._graph import execute, own_dtype
+from xconvert.model import Array, Layer
+
+# Axes of Keras' weights where they are not ours.
+AXES = {"depthwise": "H W C 1", "pointwise": "1 1 I O"}
+
+
+def build(layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[str, str], record: str = "") -> Any:
+    """The graph as a trainable functional ``keras.Model``: (N, H, W, channels) of any size → logits (N, classes), or the
+    last map.
+
+    ``weights``: ``"<layer>.<parameter>"`` in canonical axes; their shapes decide every width. ``names``: layer → Keras
+    layer name; a layer without one has its own, with underscores for dots. Variables are float32, or float64 if any of
+    ``weights`` is. ``record`` is not needed: the configurations of the layers say the same, and Keras saves them.
+
+    A network with symmetric pools holds ``SymmetricMaxPooling2D``; import it from here before loading a saved one.
+    """
+    import keras
+
+    image, outputs = _network(layers, weights, names, {layers[-1].name}, own_dtype(weights))
+    return keras.Model(image, outputs[layers[-1].name])
+
+
+def _network(
+    layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[str, str], wanted: Collection[str], dtype: str
+) -> tuple[Any, dict[str, Any]]:
+    """The symbolic input, and the symbolic outputs of the ``wanted`` layers."""
+    import keras
+
+    depthwise = _separable(layers, names)
+    halves = {layer.name for layer in depthwise.values()}
+
+    def step(layer: Layer, inputs: list[Any]) -> Any:
+        if layer.name in halves:
+            return inputs[0]  # computed with its pointwise half
+        first = depthwise.get(layer.name)
+        arrays = _arrays(first, weights) + _arrays(layer, weights)
+        x, *others = [_padded(first or layer, value, dtype) for value in inputs]
+        made = _layer(layer, first, arrays, name=names.get(layer.name, layer.name.replace(".", "_")), dtype=dtype)
+        output = made([x, *others] if others else x)
+        made.set_weights(arrays)
+        return output
+
+    channels = weights[f"{layers[0].name}.weight"].shape[2]
+    image = keras.Input((None, None, channels), dtype=dtype, name="image")
+    return image, execute(layers, image, step, set(wanted) - halves)
+
+
+def _separable(layers: Sequence[Layer], names: Mapping[str, str]) -> dict[str, Layer]:
+    """Pointwise layer → the depthwise layer before it, where both have one name."""
+    by_name = {layer.name: layer for layer in layers}
+    pairs = [(layer, by_name[layer.inputs[0]]) for layer in layers if layer.op == "pointwise" and layer.inputs[0] in by_name]
+    return {
+        layer.name: before
+        for layer, before in pairs
+        if before.op == "depthwise" and layer.name in names and names[layer.name] == names.get(before.name)
+    }
+
+
+def _arrays(layer: Layer | None, weights: Mapping[str, Array]) -> list[Array]:
+    if layer is None:
+        return []
+    return [
+        rearrange(np.asarray(weights[f"{layer.name}.{parameter}"]), axes, AXES.get(layer.op, axes))
+        for parameter, axes in layer.parameters.items()
+    ]
+
+
+def _padding(layer: Layer) -> str:
+    """Keras' word for a padding; ``"explicit"`` for one that it has no word for."""
+    if layer.padding == 0:
+        return "valid"
+    centred = layer.padding == (layer.kernel - 1) // 2 and layer.stride == 1 and layer.op != "max_pool"
+    return "same" if layer.padding == "same_upper" or centred else "explicit"
+
+
+def _padded(layer: Layer, x: Any, dtype: str) -> Any:
+    import keras
+
+    if layer.op == "max_pool" or _padding(layer) != "explicit":
+        return x
+    return keras.layers.ZeroPadding2D(layer.padding, dtype=dtype, name=layer.name.replace(".", "_") + "_pad")(x)
+
+
+def _layer(layer: Layer, depthwise: Layer | None, arrays: Sequence[Array], **common: Any) -> Any:
+    """Keras' own layer for one of ours, or for two: with ``depthwise``, a separable convolution."""
+    from keras import layers
+
+    if layer.op == "max_pool":
+        if _padding(layer) == "explicit":
+            return symmetric_max_pooling()(layer.kernel, layer.stride, layer.padding, **common)
+        return layers.MaxPooling2D(layer.kernel, layer.stride, _padding(layer), **common)
+    if layer.op == "batch_norm":
+        return layers.BatchNormalization(epsilon=layer.epsilon, **common)
+    if layer.op == "linear":
+        return layers.Dense(arrays[0].shape[1], **common)
+    if layer.op == "relu":
+        return layers.Activation("relu", **common)
+    if layer.op in ("add", "global_average"):
+        return {"add": layers.Add, "global_average": layers.GlobalAveragePooling2D}[layer.op](**common)
+    window = depthwise or layer
+    padding = "valid" if _padding(window) == "explicit" else _padding(window)
+    common |= {"strides": window.stride, "padding": padding, "use_bias": False}
+    if layer.op == "depthwise":
+        return layers.DepthwiseConv2D(layer.kernel, **common)
+    kind = layers.SeparableConv2D if depthwise else layers.Conv2D
+    return kind(arrays[-1].shape[3], window.kernel, **common)
+
+
+@cache
+def symmetric_max_pooling() -> Any:
+    """``SymmetricMaxPooling2D``, made and registered with Keras when first asked for, because this file imports no Keras."""
+    import keras
+
+    @keras.saving.register_keras_serializable(package="xconvert")
+    class SymmetricMaxPooling2D(keras.layers.Layer):  # type: ignore[misc]
+        """Max-pooling with ``padding`` pixels of minus infinity on every side, as PyTorch's ``MaxPool2d`` pads.
+
+        Keras' own padding puts an odd pixel at the end, and ``ZeroPadding2D`` would let zeros win over negative values.
+        """
+
+        def __init__(self, pool_size: int = 3, strides: int = 2, padding: int = 1, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.pool_size, self.strides, self.padding = pool_size, strides, padding
+
+        def call(self, x: Any) -> Any:
+            around = (self.padding, self.padding)
+            x = keras.ops.pad(x, ((0, 0), around, around, (0, 0)), constant_values=float("-inf"))
+            return keras.ops.max_pool(x, self.pool_size, self.strides, "valid", "channels_last")
+
+        def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+            batch, *sizes, channels = input_shape
+            after = [n and (n + 2 * self.padding - self.pool_size) // self.strides + 1 for n in sizes]
+            return (batch, *after, channels)
+
+        def get_config(self) -> dict[str, Any]:
+            own = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
+            return {**super().get_config(), **own}
+
+    return SymmetricMaxPooling2D
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SymmetricMaxPooling2D":
+        return symmetric_max_pooling()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def run(job: Job) -> dict[str, Array]:
+    """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C).
+
+    The depthwise half of a ``SeparableConv2D`` cannot be seen.
+    """
+    import keras
+
+    image, outputs = _network(job.layers, job.weights, job.names, {*job.taps, job.layers[-1].name}, job.dtype)
+    model = keras.Model(image, list(outputs.values()))
+    if job.path and job.path.suffix == ".h5":
+        model.load_weights(str(job.path))
+    computed = model(job.images.astype(job.dtype), training=False)
+    return {name: np.asarray(output) for name, output in zip(outputs, keras.tree.flatten(computed), strict=True)}
+
+
+BACKEND = Backend("keras", "the graph as a functional Keras model", requires=("keras", "tensorflow"), kind="graph", run=run)

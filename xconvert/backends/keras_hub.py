@@ -1,0 +1,54 @@
+"""keras-hub's own classes: ``XceptionBackbone``, and ``XceptionImageClassifier`` around it.
+
+The classifier nests its backbone as one layer, so neither it nor the backbone can load a flat file with a head. Their
+layers, strung into one flat model, can: Keras' own ``load_weights`` fills the variables of both. A headless file is what
+the backbone loads as it stands; its ``.weights.h5`` is the ``model.weights.h5`` of a preset.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xconvert.backends import Backend, Job
+from xconvert.backends._keras_class import activations, load
+from xconvert.model import Array
+
+TITLE = "keras-hub's Xception"
+
+
+def run(job: Job) -> dict[str, Array]:
+    """Activations of ``job.taps``, as far as layers show them, and of the last layer. Widths and depth are free."""
+    import keras
+    import keras_hub
+
+    keras.config.set_floatx(job.dtype)
+    filters, pools = _stacks(job)
+    backbone = keras_hub.models.XceptionBackbone(filters, pools, image_shape=(None, None, job.images.shape[3]))
+    head = job.weights.get("predictions.weight")
+    if head is None:
+        load(backbone, job, TITLE)
+        return activations(backbone, job)
+    classifier = keras_hub.models.XceptionImageClassifier(backbone, num_classes=head.shape[1])
+    flat = keras.Model(backbone.input, classifier.output_dense(classifier.pooler(backbone.output)))
+    load(flat, job, TITLE)
+    logits = np.asarray(classifier(job.images.astype(job.dtype), training=False))
+    return {**activations(flat, job), job.layers[-1].name: logits}
+
+
+def _stacks(job: Job) -> tuple[list[list[int]], list[bool]]:
+    """The backbone's arguments: filters of each block's convolutions, and whether it ends in a pool."""
+    blocks: dict[str, list[Any]] = {}
+    for layer in job.layers:
+        blocks.setdefault(layer.name.partition(".")[0], []).append(layer)
+    filters = [
+        [job.weights[f"{x.name}.weight"].shape[-1] for x in block if x.op in ("conv", "pointwise") and ".shortcut." not in x.name]
+        for block in blocks.values()
+    ]
+    pools = [any(layer.op == "max_pool" for layer in block) for block in blocks.values()]
+    kept = [i for i, widths in enumerate(filters) if widths]  # the head has none
+    return [filters[i] for i in kept], [pools[i] for i in kept]
+
+
+BACKEND = Backend("keras-hub", TITLE, requires=("keras", "keras_hub", "tensorflow"), kind="class", run=run, suffix=".h5")

@@ -1,0 +1,45 @@
+"""timm's own class: ``timm.create_model("legacy_xception")``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xconvert.backends import Backend, Job
+from xconvert.backends._torch_class import activations, load
+from xconvert.model import Array
+
+TITLE = "timm's legacy_xception"
+
+
+def run(job: Job) -> dict[str, Array]:
+    """Activations of ``job.taps``, as far as modules show them, and of the last layer.
+
+    Raises ``ValueError`` when the checkpoint has other widths than the class, whose input channels and classes alone are free.
+    """
+    timm = import_timm()
+    head = job.weights.get("predictions.weight")
+    classes = 0 if head is None else head.shape[1]
+    channels = job.weights[f"{job.layers[0].name}.weight"].shape[2]
+    module = timm.create_model("legacy_xception", num_classes=classes, in_chans=channels)
+    load(module, job, TITLE)
+    return activations(module, job, module.forward_features)
+
+
+def import_timm() -> Any:
+    """The module; beside a PyTorch of another build, torchvision misses its C++ operators and cannot even be imported."""
+    import torch
+
+    try:
+        import timm
+    except RuntimeError as error:  # "operator torchvision::nms does not exist": its name is enough, nothing here calls it
+        if "torchvision::" not in str(error):
+            raise
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import timm
+    return timm
+
+
+BACKEND = Backend(
+    "timm", TITLE, requires=("torch", "torchvision", "timm", "safetensors"), kind="class", run=run, suffix=".safetensors"
+)

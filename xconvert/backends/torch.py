@@ -1,0 +1,174 @@
+"""PyTorch runs our graph, as an ordinary trainable ``torch.nn.Module``: whatever the attributes, the same function as the
+reference.
+
+Modules stand under the names that the implementation gives them, so a file written for it loads with ``strict=True``. What has no
+weights (ReLU, pools, additions) is computed in ``forward`` and leaves no trace in the state dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xconvert.axes import rearrange
+from xconvert.backends import Backend, Job
+from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends.numpy import pads
+from xconvert.model import Array, Layer
+
+# Our parameters as attributes of PyTorch's modules, and the axes that those have where they are not ours.
+ATTRIBUTES = {
+    "weight": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+}
+AXES = {"conv": "O I H W", "depthwise": "C 1 H W", "pointwise": "O I 1 1", "linear": "O I"}
+
+
+def build(layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[str, str], record: str = "") -> Any:
+    """The graph as a ``torch.nn.Module``, ready for inference; call ``train()`` to go on training it.
+
+    ``weights``: ``"<layer>.<parameter>"`` in canonical axes; their shapes decide every width. ``names``: layer → dotted module
+    name, the layer's own where it has none. ``record``: JSON text that every ``state_dict()`` of the module carries in
+    ``_metadata[""]["xconvert"]``, so it outlives fine-tuning and ``torch.save``.
+
+    The module takes (N, channels, H, W) of any size and returns logits (N, classes), or the last map (N, C, H, W) of a headless
+    graph. Parameters are float32, or float64 if any of ``weights`` is. Raises ``ValueError`` when two layers have one name.
+    """
+    network = _network_class()(layers, {layer.name: names.get(layer.name, layer.name) for layer in layers}, record)
+    for layer in layers:
+        arrays = {p: np.asarray(weights[f"{layer.name}.{p}"]) for p in layer.parameters}
+        if arrays:
+            _place(network, network.places[layer.name], _module(layer, arrays))
+    return (network.double() if own_dtype(weights) == "float64" else network).eval()
+
+
+@cache
+def _network_class() -> Any:
+    """The class of the modules that ``build`` returns: made when first needed, because this file imports no PyTorch."""
+    from torch import nn
+
+    class Network(nn.Module):  # type: ignore[misc]
+        """A graph of named layers; ``places`` maps each layer to the path of its module."""
+
+        def __init__(self, layers: Sequence[Layer], places: Mapping[str, str], record: str) -> None:
+            super().__init__()
+            self.graph, self.places, self.record = tuple(layers), dict(places), record
+            self.register_state_dict_post_hook(_attach_record)
+
+        def activations(self, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
+            """Outputs of the ``wanted`` layers by name, maps as (N, C, H, W)."""
+            return execute(self.graph, images, self._step, wanted)
+
+        def forward(self, images: Any) -> Any:
+            """Logits (N, classes), or the last map of a headless graph."""
+            last = self.graph[-1].name
+            return self.activations(images, [last])[last]
+
+        def _step(self, layer: Layer, inputs: list[Any]) -> Any:
+            return _apply(layer, inputs, self.get_submodule(self.places[layer.name]) if layer.parameters else None)
+
+    return Network
+
+
+def _attach_record(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    if module.record:
+        metadata["xconvert"] = module.record
+
+
+def _place(network: Any, path: str, module: Any) -> None:
+    """Put ``module`` under a dotted path, through empty modules where nothing else stands."""
+    from torch import nn
+
+    *parents, last = path.split(".")
+    for name in parents:
+        if name not in dict(network.named_children()):
+            network.add_module(name, nn.Module())
+        network = network.get_submodule(name)
+    if last in dict(network.named_children()):
+        raise ValueError(f"two layers are called `{path}`")
+    network.add_module(last, module)
+
+
+def _module(layer: Layer, arrays: Mapping[str, Array]) -> Any:
+    """PyTorch's own module for a layer with parameters, holding ``arrays``."""
+    import torch
+    from torch import nn
+
+    if layer.op == "batch_norm":
+        module: Any = nn.BatchNorm2d(len(arrays["gamma"]), eps=layer.epsilon)
+    elif layer.op == "linear":
+        module = nn.Linear(*arrays["weight"].shape)
+    else:
+        inputs, outputs = arrays["weight"].shape[-2:] if layer.op != "depthwise" else arrays["weight"].shape[-1:] * 2
+        padding = layer.padding if isinstance(layer.padding, int) else 0  # else padded in `_apply`: it depends on the size
+        groups = inputs if layer.op == "depthwise" else 1
+        module = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, padding, groups=groups, bias=False)
+    if any(array.dtype == np.float64 for array in arrays.values()):
+        module.double()
+    with torch.no_grad():
+        for parameter, array in arrays.items():
+            ours = layer.parameters[parameter]
+            moved = rearrange(array, ours, AXES[layer.op] if parameter == "weight" else ours)
+            target = getattr(module, ATTRIBUTES[parameter])
+            target.copy_(torch.from_numpy(np.array(moved, str(target.dtype).removeprefix("torch."))))
+    return module
+
+
+def _apply(layer: Layer, inputs: list[Any], module: Any) -> Any:
+    from torch.nn import functional as F
+
+    x = inputs[0]
+    if layer.op == "relu":
+        return F.relu(x)
+    if layer.op == "add":
+        return x + inputs[1]
+    if layer.op == "global_average":
+        return x.mean((2, 3))
+    if layer.padding == "same_upper":
+        (top, bottom), (left, right) = pads(x.shape[2], layer), pads(x.shape[3], layer)
+        x = F.pad(x, (left, right, top, bottom), value=float("-inf") if layer.op == "max_pool" else 0.0)
+    if layer.op == "max_pool":
+        return F.max_pool2d(x, layer.kernel, layer.stride, layer.padding if isinstance(layer.padding, int) else 0)
+    return module(x)
+
+
+def run(job: Job) -> dict[str, Array]:
+    """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C)."""
+    import torch
+
+    network = build(job.layers, job.weights, job.names)
+    if job.path and job.path.suffix in (".pth", ".pt", ".safetensors"):
+        network.load_state_dict(read_state(job.path), strict=True)
+    network.eval().to(getattr(torch, job.dtype))
+    images = torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
+    with torch.inference_mode():
+        outputs = network.activations(images, {*job.taps, job.layers[-1].name})
+    return {name: channels_last(output) for name, output in outputs.items()}
+
+
+def read_state(path: Path) -> Any:
+    """The state dict in ``path``, as PyTorch or safetensors itself reads it, without running anything in it."""
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(str(path))
+    return torch.load(path, weights_only=True)
+
+
+def channels_last(output: Any) -> Array:
+    """A tensor as an array: (N, C, H, W) → (N, H, W, C), anything else as it is."""
+    array: Array = output.detach().numpy()
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+
+
+BACKEND = Backend("torch", "the graph as a PyTorch module", requires=("torch",), kind="graph", run=run)

@@ -1,0 +1,115 @@
+"""What every flat format needs: dtypes beyond NumPy's own, lazily viewed arrays, names safe to show, and the commonest errors."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from xconvert.errors import UnreadableError, UsageError
+from xconvert.model import Array, Tensor
+
+STANDARD = {"bool", "float16", "float32", "float64", "complex64", "complex128"}
+STANDARD |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+EXTENDED = {"bfloat16", *(f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu"))}
+Order = Literal["<", ">"]  # of the bytes in a file
+MAX_DIMENSIONS = 32  # NumPy 1's limit; NumPy 2 allows 64
+
+
+@cache
+def dtype_named(name: str) -> np.dtype[Any]:
+    """The NumPy dtype called ``name``, one of ``STANDARD`` or ``EXTENDED``, in native byte order.
+
+    Raises ``UsageError`` where the name needs ``ml_dtypes`` and it is not installed.
+    """
+    if name in STANDARD:
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UsageError(f"`{name}` tensors need the `ml_dtypes` package", hints=["pip install ml_dtypes"]) from None
+    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return found
+
+
+def shown(name: str) -> str:
+    """``name`` with everything that a terminal would act on escaped, cut to a readable length."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name[:200])
+    return text if len(name) <= 200 else text + "…"
+
+
+def damaged(path: Path, why: str) -> UnreadableError:
+    """The error for a file that contradicts itself."""
+    return UnreadableError(f"`{path}` is damaged: {why}", hints=["fetch or save it again"])
+
+
+def truncated(path: Path, why: str) -> UnreadableError:
+    """The error for a file whose end is missing."""
+    return UnreadableError(f"`{path}` is truncated: {why}", hints=["fetch or save it again"])
+
+
+def checked_name(path: Path, name: str) -> str:
+    """``name`` itself; raises ``UnreadableError`` when it is empty or holds control characters."""
+    if name and name.isprintable():
+        return name
+    raise UnreadableError(
+        f"`{path}` holds a tensor called `{shown(name)}`",
+        facts=["a name is not empty and has no control characters"],
+    )
+
+
+def elements(shape: Sequence[int]) -> int:
+    """How many numbers an array of ``shape`` holds."""
+    return 0 if 0 in shape else math.prod(shape)
+
+
+def checked_shape(path: Path, name: str, shape: Any) -> tuple[int, ...]:
+    """``shape`` as a tuple; raises ``UnreadableError`` unless it is a short sequence of whole numbers that NumPy can hold."""
+    whole = isinstance(shape, (tuple, list)) and len(shape) <= MAX_DIMENSIONS and all(type(d) is int and d >= 0 for d in shape)
+    # NumPy multiplies the other dimensions of an empty array too, and must not overflow.
+    if whole and math.prod(d for d in shape if d) < 2**56:
+        return tuple(shape)
+    raise damaged(path, f"the shape of `{shown(name)}` is impossible")
+
+
+def view(
+    buffer: memoryview,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    *,
+    order: Order = "<",
+    offset: int = 0,
+    strides: tuple[int, ...] | None = None,
+    then: Callable[[Array], Array] = lambda array: array,
+) -> Tensor:
+    """A tensor over ``buffer``, which must be large enough; nothing is read before ``Tensor.read``.
+
+    ``order``: ``"<"`` or ``">"``, the byte order in the buffer. ``offset`` and ``strides`` are in bytes; without strides the
+    array is in C order. ``then`` is applied to the array read. Booleans other than 0 and 1 become 1.
+    """
+
+    def read() -> Array:
+        if elements(shape) == 0:
+            return np.empty(shape, dtype)
+        # ml_dtypes have no byte order of their own, and booleans may be any byte: both travel as whole numbers.
+        carrier = np.dtype(f"u{dtype.itemsize}") if dtype.name in EXTENDED or dtype == np.bool_ else dtype
+        array: Array = np.ndarray(shape, carrier.newbyteorder(order), buffer, offset, strides)
+        array = array.astype(carrier, copy=False)
+        return then(array != 0 if dtype == np.bool_ else array.view(dtype))
+
+    return Tensor(shape, dtype, read)
+
+
+def contents(name: str, tensor: Tensor) -> memoryview:
+    """The bytes of ``tensor``: C order, little-endian. Raises ``ValueError`` where it is not what it announced."""
+    array = np.asarray(tensor.read(), order="C")
+    if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
+        raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
+    if sys.byteorder == "big":
+        array = array.byteswap()
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,322 @@
+"""HDF5 files, distrusted: what Keras writes is read, everything else that the format can express is refused.
+
+HDF5 can point into other files (external links and storage, virtual datasets), load compression plugins, contain itself, and
+declare a petabyte in a kilobyte. h5py finds the datasets; contiguous ones, which is how Keras writes them, are then viewed in the
+mapped file, so that the library is done before a reader returns. It must be: a file that h5py still has open over a Python
+buffer when the interpreter ends crashes the process (h5py 3.14 and 3.16).
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count, takewhile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from xconvert.errors import UnreadableError, UsageError
+from xconvert.formats._arrays import checked_shape, dtype_named, elements, shown, view
+from xconvert.model import Array, Tensor
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ATTRIBUTE_LIMIT = 64512  # bytes; HDF5_OBJECT_HEADER_LIMIT in keras/src/legacy/saving/legacy_h5_format.py
+_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32 and lzf: those that load no plugin and that h5py always has
+_INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
+_BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
+
+
+def is_hdf5(data: mmap.mmap | memoryview) -> bool:
+    """Whether the signature is at byte 0, 512, 1024, 2048 …, where HDF5 looks for it."""
+    at = 0
+    while at < len(data):
+        if data[at : at + len(_SIGNATURE)] == _SIGNATURE:
+            return True
+        at = at * 2 or 512
+    return False
+
+
+def root_names(data: mmap.mmap) -> frozenset[str]:
+    """The names of what the root holds, members and attributes; none where ``data`` is not HDF5 or damaged. Never raises."""
+    if not is_hdf5(data):
+        return frozenset()
+    try:
+        with open_hdf5(Path(), memoryview(data)) as file:
+            return frozenset((*file.members(file.root), *file.attributes(file.root)))
+    except (UnreadableError, UsageError):
+        return frozenset()
+
+
+class Hdf5:
+    """An open file; ``root`` is its root group. Every method raises ``UnreadableError`` for what is damaged or refused.
+
+    Groups are ``h5py.Group`` and must not be used after ``open_hdf5`` has ended; tensors may.
+    """
+
+    def __init__(self, path: Path, buffer: memoryview, root: Any) -> None:
+        self._path, self._buffer, self._h5py, self.root = path, buffer, _h5py(path), root
+        self._reached: set[int] = set()  # addresses of the objects that were reached
+
+    def members(self, group: Any) -> list[str]:
+        """The names in ``group``, checked, in the file's order."""
+        with _libhdf5(self._path):
+            names = list(group)
+        return [self._checked(name) for name in names]
+
+    def group(self, parent: Any, name: str) -> Any:
+        """The group ``name``, which may be a path of several names, below ``parent``."""
+        found = self._get(parent, name)
+        if not isinstance(found, self._h5py.Group):
+            raise self._damaged(f"`{shown(name)}` is not a group")
+        return found
+
+    def children(self, parent: Any) -> tuple[dict[str, Any], list[str]]:
+        """(groups by name, names of datasets) directly in ``parent``; a group reached for the second time is refused."""
+        groups, datasets = {}, []
+        for name in self.members(parent):
+            found = self._get(parent, name)
+            if isinstance(found, self._h5py.Group):
+                self._once(found, name)
+                groups[name] = found
+            else:
+                datasets.append(name)
+        return groups, datasets
+
+    def attributes(self, group: Any) -> list[str]:
+        """The names of the attributes of ``group``."""
+        with _libhdf5(self._path):
+            return [str(name) for name in group.attrs]
+
+    def texts(self, node: Any) -> dict[str, str]:
+        """Those attributes of a group or dataset that are single strings, bytes or not."""
+        with _libhdf5(self._path):
+            values = {name: self._attribute(node, name) for name in node.attrs}
+        return {name: _text(value) for name, value in values.items() if isinstance(value, (str, bytes))}
+
+    def strings(self, group: Any, name: str) -> list[str] | None:
+        """The attribute ``name``, a list of strings, joined from ``name0``, ``name1`` … where it was split; None without it."""
+        with _libhdf5(self._path):
+            split = (f"{name}{number}" for number in count())
+            parts = [name] if name in group.attrs else list(takewhile(group.attrs.__contains__, split))
+            # Keras stores an empty list as an array of no float64: np.asarray([]).
+            values = [value for part in parts for value in np.asarray(self._attribute(group, part)).reshape(-1)]
+        if not all(isinstance(value, (str, bytes)) for value in values):
+            raise self._damaged(f"the attribute `{name}` is not a list of names")
+        return [_text(value) for value in values] if parts else None
+
+    def tensor(self, parent: Any, name: str) -> Tensor:
+        """The dataset ``name``, which may be a path, below ``parent``; opaque pairs of bytes are bfloat16."""
+        dataset = self._get(parent, name)
+        if not isinstance(dataset, self._h5py.Dataset):
+            raise self._damaged(f"`{shown(name)}` is not a dataset")
+        self._once(dataset, name)
+        with _libhdf5(self._path):
+            where, shape, external = str(dataset.name), dataset.shape, dataset.external or dataset.is_virtual
+        if external:
+            raise self._refused(where, "keeps its numbers in other places or files")
+        stored = self._stored_dtype(dataset, where)
+        shape = checked_shape(self._path, where, shape)
+        dtype = dtype_named("bfloat16" if stored == _BFLOAT16 else stored.name)
+        offset = self._offset(dataset, where, elements(shape) * dtype.itemsize)
+        if offset is not None:
+            return view(self._buffer, dtype, shape, order=">" if stored.str[0] == ">" else "<", offset=offset)
+        return Tensor(shape, dtype, lambda: _read(self._path, self._buffer, where, dtype))
+
+    def _attribute(self, node: Any, name: str) -> Any:
+        """The attribute ``name`` if it has strings, an empty list if it has no elements, None otherwise.
+
+        Only strings are read: on types that make no sense the library crashes.
+        """
+        stored = node.attrs.get_id(name)
+        if stored.shape is not None and 0 in stored.shape:
+            return []
+        return node.attrs[name] if isinstance(stored.get_type(), self._h5py.h5t.TypeStringID) else None
+
+    def _get(self, parent: Any, name: str) -> Any:
+        """The object at the path ``name`` below ``parent``, through hard links only."""
+        h5py, found = self._h5py, parent
+        for part in name.split("/"):
+            with _libhdf5(self._path):
+                link = found.get(self._checked(part), getclass=True, getlink=True) if isinstance(found, h5py.Group) else None
+                if link is h5py.HardLink:
+                    found = found[part]
+            if link is None:
+                raise self._damaged(f"`{shown(name)}` is missing")
+            if link is not h5py.HardLink:
+                kind = "a soft link" if link is h5py.SoftLink else "an external link"
+                raise self._refused(name, f"is {kind}", "checkpoints have no use for links; they can lead to other files")
+        return found
+
+    def _checked(self, name: Any) -> str:
+        if isinstance(name, str) and name.isprintable() and name not in ("", ".", ".."):
+            return name
+        raise self._damaged(f"`{shown(str(name))}` is not a name")
+
+    def _once(self, found: Any, name: str) -> None:
+        """Refuse an object that was reached before: through a second link a group may contain itself."""
+        with _libhdf5(self._path):
+            address = self._h5py.h5o.get_info(found.id).addr
+        if address in self._reached:
+            raise self._refused(name, "leads to what has another name already", "a group may even contain itself that way")
+        self._reached.add(address)
+
+    def _stored_dtype(self, dataset: Any, where: str) -> np.dtype[Any]:
+        """The dtype in the file, with its byte order; only plain numbers, whose bytes need no conversion by the library."""
+        h5t = self._h5py.h5t
+        with _libhdf5(self._path):
+            stored = dataset.id.get_type()
+            try:
+                dtype: np.dtype[Any] = stored.dtype
+                plain = bool(stored.equal(h5t.py_create(dtype, logical=True)))
+            except TypeError:  # NumPy has nothing like it
+                plain = False
+        # Keras says so in `.weights.h5`, and stores the same bytes without a word in `.h5`.
+        bfloat16 = plain and dtype == _BFLOAT16 and self.texts(dataset).get("dtype", "bfloat16") == "bfloat16"
+        if bfloat16 or (plain and dtype.kind in "fiub" and dtype.itemsize <= 8):
+            return dtype
+        raise self._refused(where, "does not hold plain numbers")
+
+    def _offset(self, dataset: Any, where: str, size: int) -> int | None:
+        """Where the ``size`` bytes of a contiguous dataset start in the file; None if only the library can read it."""
+        h5d = self._h5py.h5d
+        with _libhdf5(self._path):
+            properties = dataset.id.get_create_plist()
+            layout, stored, offset = properties.get_layout(), dataset.id.get_storage_size(), dataset.id.get_offset()
+            filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+            chunk = elements(dataset.chunks or ()) * dataset.dtype.itemsize
+        if layout == h5d.CHUNKED:
+            if not filters <= _FILTERS:
+                raise self._refused(where, f"is compressed by filter {min(filters - _FILTERS)}")
+            if max(size, chunk) > max(_INFLATED, 1000 * stored):
+                raise self._refused(where, f"declares {max(size, chunk)} bytes and stores {stored}")
+            return None
+        if size != stored:
+            raise self._refused(where, f"declares {size} bytes and stores {stored}")
+        if layout == h5d.COMPACT or size == 0:
+            return 0 if size == 0 else None
+        if offset is None or offset + size > len(self._buffer):
+            raise self._damaged(f"`{shown(where)}` lies outside the file")
+        return int(offset)
+
+    def _damaged(self, why: str) -> UnreadableError:
+        return UnreadableError(f"`{self._path}` is damaged: {why}", hints=["fetch or save it again"])
+
+    def _refused(self, name: str, what: str, *facts: str) -> UnreadableError:
+        return UnreadableError(f"`{self._path}` is refused: `{shown(name)}` {what}", facts=facts)
+
+
+@contextmanager
+def open_hdf5(path: Path, buffer: memoryview) -> Iterator[Hdf5]:
+    """The HDF5 file in ``buffer``, for as long as the block lasts; ``path`` is for messages.
+
+    Raises ``UnreadableError`` when it is damaged and ``UsageError`` when ``h5py`` is not installed.
+    """
+    h5py = _h5py(path)
+    with _libhdf5(path):
+        root = h5py.File(_Buffer(buffer), "r")
+    try:
+        yield Hdf5(path, buffer, root)
+    finally:
+        root.close()
+
+
+@contextmanager
+def create_hdf5(path: Path) -> Iterator[Any]:
+    """A new ``h5py.File`` at ``path``, which is replaced if it exists; the same contents give the same bytes."""
+    with _h5py(path).File(path, "w") as root:
+        yield root
+
+
+def put_tensor(group: Any, name: str, tensor: Tensor) -> None:
+    """Create the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no plain number."""
+    bfloat16 = tensor.dtype.name == "bfloat16"
+    if not bfloat16 and (tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8):
+        raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
+    array = np.asarray(tensor.read(), order="C")
+    if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
+        raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
+    array = array.view(_BFLOAT16) if bfloat16 else array.astype(array.dtype.newbyteorder("<"), copy=False)
+    dataset = group.create_dataset(name, data=array, track_times=False)
+    if bfloat16:
+        dataset.attrs["dtype"] = "bfloat16"
+
+
+def put_strings(group: Any, name: str, values: Sequence[str]) -> None:
+    """Store the attribute ``name`` as fixed-length strings, split into ``name0``, ``name1`` … where HDF5 has no room for it.
+
+    Raises ``UsageError`` for a single string longer than HDF5 allows.
+    """
+    array = np.array([value.encode() for value in values]) if values else np.empty(0)
+    if array.itemsize > _ATTRIBUTE_LIMIT:
+        raise UsageError(f"HDF5 attributes cannot hold the name `{shown(max(values, key=len))}`")
+    each = _ATTRIBUTE_LIMIT // array.itemsize
+    if len(values) <= each:
+        group.attrs[name] = array
+        return
+    for number, start in enumerate(range(0, len(values), each)):
+        group.attrs[f"{name}{number}"] = array[start : start + each]
+
+
+def _read(path: Path, buffer: memoryview, where: str, dtype: np.dtype[Any]) -> Array:
+    """The numbers of a dataset that only the library can read, already checked by ``Hdf5.tensor``."""
+    with open_hdf5(path, buffer) as file, _libhdf5(path):
+        array: Array = file.root[where][...]
+    if dtype == np.bool_:
+        return np.not_equal(array.view(np.uint8), 0)  # any byte may be stored
+    return np.asarray(array.view(dtype) if dtype.name == "bfloat16" else array.astype(dtype, copy=False))
+
+
+def _text(value: str | bytes) -> str:
+    """``value`` as text with a replacement character for what is not UTF-8, which h5py puts into strings as lone surrogates."""
+    raw = value if isinstance(value, bytes) else value.encode(errors="surrogateescape")
+    return raw.decode(errors="replace")
+
+
+def _h5py(path: Path) -> ModuleType:
+    try:
+        import h5py
+    except ImportError:
+        raise UsageError(f"`{path}` needs the `h5py` package", hints=["pip install h5py"]) from None
+    module: ModuleType = h5py
+    return module
+
+
+@contextmanager
+def _libhdf5(path: Path) -> Iterator[None]:
+    """Turn whatever the library finds wrong into an ``UnreadableError``: it raises these, whichever fits least badly."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+        reason = shown(str(error.args[0] if error.args else error)).rpartition(" (")[2].removesuffix(")")
+        raise UnreadableError(f"`{path}` is truncated or damaged: {reason}", hints=["fetch or save it again"]) from None
+
+
+class _Buffer(io.RawIOBase):
+    """A file whose contents are ``buffer``, which is copied once: to where it is read."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        super().__init__()
+        self._buffer, self._at = buffer, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, len(self._buffer))[whence]
+        return self._at
+
+    def readinto(self, target: Any) -> int:
+        part = self._buffer[self._at : self._at + len(target)]
+        target[: len(part)] = part
+        self._at += len(part)
+        return len(part)

@@ -1,0 +1,165 @@
+"""Finding the state dict in what a PyTorch checkpoint holds: by structure, whatever the entry is called."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xconvert.errors import AmbiguousError, UnreadableError
+from xconvert.formats._arrays import Order, checked_name, shown
+from xconvert.formats._pickle import Opaque
+from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
+from xconvert.model import Checkpoint, Tensor
+
+# Entries of a training checkpoint that may hold tensors and are never the network.
+_TRAINING = re.compile(r"optim|(lr_)?sched|(grad_|loss_)?scaler|amp(_|$)", re.IGNORECASE)
+_MAX_DEPTH = 8  # of a state dict in the file
+_MAX_VISITED = 200_000  # containers and tensors looked at, outer ones first
+_NODES = (dict, list, tuple, Opaque, TorchTensor, Unsupported)
+
+
+def read_state_dict(
+    path: Path, root: Any, key: str | None, locate: Callable[[Storage], memoryview], order: Order, format_name: str
+) -> Checkpoint:
+    """The checkpoint that the unpickled ``root`` holds; ``locate`` returns all bytes of a storage.
+
+    Raises ``AmbiguousError`` when it holds several state dicts and ``key`` names none, ``UnreadableError`` when there is none or
+    one of its entries cannot be read.
+    """
+    chosen, notes = _choose(path, root, key)
+    tensors, skipped = dict[str, Tensor](), list[str]()
+    for name, value in chosen.items():
+        if isinstance(value, Unsupported):
+            raise UnreadableError(f"`{path}` holds `{shown(name)}` as {value.what}", hints=["save a plain, dense float tensor"])
+        if isinstance(value, TorchTensor):
+            tensors[checked_name(path, name)] = tensor_of(value, locate(value.storage), order)
+        else:
+            skipped.append(name)
+    if skipped:
+        notes.append(f"left out {_listed(skipped)}, not {'tensors' if len(skipped) > 1 else 'a tensor'}")
+    return Checkpoint(tensors, _metadata(chosen), notes=tuple(notes), format=format_name)
+
+
+def _metadata(chosen: Mapping[str, Any]) -> dict[str, str]:
+    """What ``torch.save`` keeps beside a state dict: the text under the empty name of its ``_metadata``."""
+    state = getattr(chosen, "state", None)
+    for name in ("_metadata", ""):
+        state = state.get(name) if isinstance(state, dict) else None
+    entries = state.items() if isinstance(state, dict) else ()
+    return {k: v for k, v in entries if isinstance(k, str) and isinstance(v, str)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    key: str
+    entries: Mapping[str, Any]
+    tensors: int
+
+    def __str__(self) -> str:
+        return f"`{shown(self.key)}` ({_counted(self.tensors)})" if self.key else f"the top level ({_counted(self.tensors)})"
+
+
+def _choose(path: Path, root: Any, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
+    """The state dict meant by ``key``, and notes on what else there is."""
+    candidates, left_out, classes = _candidates(root)
+    if not candidates:
+        raise _nothing(path, root, classes)
+    # Statistics of three tensors are a state dict only where there is no larger one.
+    large = [c for c in candidates if c.tensors >= 4] or candidates
+    fitting = large if key is None else [c for c in candidates if c.key == key]
+    if not fitting:
+        hint = f"pass `--key {shown(candidates[0].key)}`" if candidates[0].key else "leave `--key` away"
+        raise UnreadableError(
+            f"`{path}` holds no state dict under `{shown(str(key))}`", facts=[str(c) for c in candidates], hints=[hint]
+        )
+    if len(fitting) > 1:
+        count = {2: "two", 3: "three", 4: "four"}.get(len(fitting), str(len(fitting)))
+        raise AmbiguousError(
+            f"`{path}` holds {count} state dicts", facts=[str(c) for c in fitting], hints=[f"pass `--key {fitting[0].key}`"]
+        )
+    chosen = fitting[0]
+    notes = [f"unwrapped `{shown(chosen.key)}`"] if chosen.key else []
+    others = [str(c) for c in candidates if c is not chosen] + left_out
+    return chosen.entries, notes + [f"left out {other}" for other in others]
+
+
+def _nothing(path: Path, root: Any, classes: list[str]) -> UnreadableError:
+    if classes:
+        return UnreadableError(
+            f"`{path}` holds a whole `{shown(classes[0])}` object, not a state dict",
+            hints=["load it where its class is defined, and run `torch.save(model.state_dict(), path)`"],
+        )
+    entries = _entries(root)
+    fact = f"its top level has {_listed([str(k) for k in entries])}" if entries else "its top level is no dict with entries"
+    return UnreadableError(
+        f"`{path}` holds no state dict", facts=[fact], hints=["save one with `torch.save(model.state_dict(), path)`"]
+    )
+
+
+def _candidates(root: Any) -> tuple[list[_Candidate], list[str], list[str]]:
+    """(state dicts in ``root``, training entries with tensors, classes of whole modules), each once, in the file's order."""
+    found, left_out, classes = list[_Candidate](), list[str](), list[str]()
+    for key, value in _walk(root, lambda key, value: _is_training(key) or _as_candidate(key, value) is not None):
+        candidate = _as_candidate(key, value)
+        if _is_training(key):
+            count = sum(_is_tensor(v) for _, v in _walk(value))
+            left_out += [f"`{shown(key)}` ({_counted(count)})"] * (count > 0)
+        elif candidate:
+            found.append(candidate)
+        elif isinstance(value, Opaque) and isinstance(value.state, dict) and "_modules" in value.state:
+            classes.append(value.name)
+    return found, left_out, classes
+
+
+def _walk(root: Any, leaf: Callable[[str, Any], bool] = lambda key, value: False) -> Iterator[tuple[str, Any]]:
+    """Every container and tensor in ``root`` with its dotted path, outer first, shared ones once; no further where ``leaf``.
+
+    A small pickle may describe a graph with endlessly many paths, or one endlessly deep: what was seen is not entered again.
+    """
+    seen = {id(root)}
+    pending = deque([("", root, 0)])
+    for _ in range(_MAX_VISITED):
+        if not pending:
+            return
+        key, value, depth = pending.popleft()
+        yield key, value
+        if leaf(key, value) or depth == _MAX_DEPTH:
+            continue
+        for name, inner in enumerate(value) if isinstance(value, (list, tuple)) else _entries(value).items():
+            if isinstance(inner, _NODES) and isinstance(name, (str, int)) and id(inner) not in seen:
+                seen.add(id(inner))
+                part = str(name)[:200]
+                pending.append((f"{key}.{part}" if key else part, inner, depth + 1))
+
+
+def _entries(value: Any) -> Mapping[Any, Any]:
+    """The items of a dict, or of an object of an unknown class that is one (EasyDict, CfgNode)."""
+    return value if isinstance(value, dict) else value.items if isinstance(value, Opaque) else {}
+
+
+def _as_candidate(key: str, value: Any) -> _Candidate | None:
+    entries = _entries(value)
+    tensors = sum(_is_tensor(v) for v in entries.values())
+    if not tensors or not all(isinstance(name, str) for name in entries):
+        return None
+    return _Candidate(key, entries, tensors) if tensors == len(entries) or (tensors >= 4 and 2 * tensors > len(entries)) else None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, (TorchTensor, Unsupported))
+
+
+def _is_training(key: str) -> bool:
+    return _TRAINING.match(key.rpartition(".")[2]) is not None
+
+
+def _counted(tensors: int) -> str:
+    return f"{tensors} tensor{'s' * (tensors != 1)}"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{shown(name)}`" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,98 @@
+"""Keras 3's ``.weights.h5``: layers by class and number, weights by number, no names that a user gave.
+
+``layers/separable_conv2d_3/vars/1`` is the second weight of the fourth SeparableConv2D in the model's order
+(keras/src/saving/saving_lib.py). Keras 2.12 has ``_layer_checkpoint_dependencies`` in the place of ``layers``.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xconvert.errors import UnreadableError, UsageError
+from xconvert.formats import Format
+from xconvert.formats._arrays import shown
+from xconvert.formats._hdf5 import Hdf5, create_hdf5, open_hdf5, put_tensor, root_names
+from xconvert.formats._keras_models import Weight, natural_order, unwrap
+from xconvert.model import Checkpoint, Tensor
+
+_LISTS = {"layers", "_layer_checkpoint_dependencies"}  # groups that hold a model's layers and are none themselves
+_OTHERS = {"optimizer": "optimizer's", "metrics": "metrics'"}  # what training added beside the model
+_LEGACY = {"layer_names", "layer_names0", "model_weights"}
+_DEEPEST = 32  # groups; an Xception inside a task inside a pipeline has 8
+
+
+def matches(data: mmap.mmap) -> bool:
+    """Whether ``data`` is HDF5 with the groups of this layout and without the marks of the older one."""
+    names = root_names(data)
+    return not names.isdisjoint(_LISTS | {"vars"}) and names.isdisjoint(_LEGACY)
+
+
+def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
+    """The weights as ``<class>[_<n>]/<i>``, views of the map; ``key`` names a nested model where two clash.
+
+    Layers of one class are in the model's order. Raises ``UnreadableError`` for a damaged or hostile file and
+    ``AmbiguousError`` where nested models use the same names.
+    """
+    return read_store(path, memoryview(data), key)
+
+
+def read_store(path: Path, buffer: memoryview, key: str | None) -> Checkpoint:
+    """As ``read``, for a file that is part of another."""
+    with open_hdf5(path, buffer) as file:
+        groups, _ = file.children(file.root)
+        counts = {name: _count(path, file, groups.pop(name)) for name in _OTHERS if name in groups}
+        weights = [weight for name in natural_order(groups) for weight in _weights(path, file, groups[name], (name,))]
+        tensors, notes = unwrap(path, weights, key)
+        metadata = file.texts(file.root)
+    notes += [f"left out the {_OTHERS[name]} {count} tensors" for name, count in counts.items() if count]
+    return Checkpoint(tensors, metadata, notes=tuple(notes), format="keras-weights")
+
+
+def _weights(path: Path, file: Hdf5, group: Any, at: tuple[str, ...]) -> Iterator[Weight]:
+    """What is in and below ``group``, which lies at ``at``."""
+    groups, datasets = _children(path, file, group, at)
+    if at[-1] == "vars":
+        owners = [name for name in at[:-1] if name not in _LISTS]
+        model, layer = "/".join(owners[:-1]), owners[-1] if owners else "vars"
+        for name in sorted(datasets, key=lambda name: (len(name), name)):  # 10 after 9
+            yield Weight(model, layer, name, file.tensor(group, name))
+    for name in natural_order(groups):
+        yield from _weights(path, file, groups[name], (*at, name))
+
+
+def _count(path: Path, file: Hdf5, group: Any, at: tuple[str, ...] = ()) -> int:
+    groups, datasets = _children(path, file, group, at)
+    return len(datasets) + sum(_count(path, file, child, (*at, name)) for name, child in groups.items())
+
+
+def _children(path: Path, file: Hdf5, group: Any, at: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+    if len(at) > _DEEPEST:
+        raise UnreadableError(f"`{path}` is refused: it nests groups more than {_DEEPEST} deep")
+    return file.children(group)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Create ``path``, which Keras 3 and tf_keras load into a model whose layers of each class are in the same order.
+
+    Raises ``UsageError`` for names other than ``<class>[_<n>]/<i>`` and for dtypes that are no plain numbers.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        layer, _, index = name.rpartition("/")
+        if not index.isdecimal() or "/" in layer or layer in {"", ".", "..", *_LISTS}:
+            raise UsageError(f"`.weights.h5` files hold weights called `<class>_<n>/<i>`, not `{shown(name)}`")
+        layers.setdefault(layer, {})[index] = tensor
+    with create_hdf5(path) as root:
+        root.create_group("vars")  # tf_keras looks for it
+        for name, text in checkpoint.metadata.items():
+            root.attrs[name] = text
+        for layer, weights in layers.items():
+            group = root.create_group(f"layers/{layer}/vars")
+            for index, tensor in weights.items():
+                put_tensor(group, index, tensor)
+
+
+FORMAT = Format("keras-weights", "Keras 3 weights", (".weights.h5",), matches, read, write, {"keras": "keras_weights"})
