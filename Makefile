@@ -36,12 +36,12 @@ $(VENV)/test: $(VENV)/base
 	$(PIP) -e '.[test]'
 	@touch $@
 
-# timm, keras-hub and pretrainedmodels ask for packages that have no build for the CPU alone (torchvision's kernels, tensorflow-text): what
+# timm, keras-hub, pretrainedmodels and tf_keras ask for packages that have no build for the CPU alone (torchvision's kernels, tensorflow): what
 # they really import is named here, and they come without their dependencies.
 $(VENV)/frameworks: $(VENV)/test
 	$(PIP) torch
 	$(PIP) tensorflow-cpu keras regex tokenizers kagglehub huggingface_hub pyyaml pillow munch tqdm
-	$(PIP) --no-deps timm torchvision keras-hub pretrainedmodels
+	$(PIP) --no-deps timm torchvision keras-hub pretrainedmodels tf_keras
 	@touch $@
 
 clean:

@@ -36,7 +36,9 @@ def narrow(
 ) -> Model:
     """An Xception of 1/``divide`` width, by default as keras.applications computes it."""
     values = KERAS | attributes
-    weights = {name: Tensor.of(array.astype(dtype)) for name, array in _weights(depth, head, classes, channels, divide, seed).items()}
+    weights = {
+        name: Tensor.of(array.astype(dtype)) for name, array in _weights(depth, head, classes, channels, divide, seed).items()
+    }
     told = {name: Attribute(value, "test") for name, value in values.items()}
     model = Model(families()["xception"], depth, head, told, weights, implementation="keras.applications")
     return replace(model, preprocessing=library().find("keras.applications").preprocessing)

@@ -1,7 +1,7 @@
 """Checkpoints and images from a seed, as the oracles in ``fixtures/oracles`` were made. NumPy only.
 
-A tensor depends on the seed, its own name, shape and role, and on how many 1x1 kernels the checkpoint has. The numbers below
-are part of the recipe: with others the oracles' answers belong to other weights.
+A tensor depends on the seed, its own name, shape and role, and on how many 1x1 kernels the checkpoint has. The
+numbers below are part of the recipe: with others the oracles' answers belong to other weights.
 """
 
 from __future__ import annotations

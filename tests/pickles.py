@@ -1,4 +1,5 @@
-"""Pickles, archives and checkpoints written opcode by opcode: what no honest program writes must be written by hand."""
+"""Pickles, archives and checkpoints written opcode by opcode: what no honest program writes must be written by
+hand."""
 
 from __future__ import annotations
 

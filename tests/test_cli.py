@@ -1,4 +1,5 @@
-"""The command line: exit codes, what goes to stdout and stderr, one message for each mistake, and no framework on the way."""
+"""The command line: exit codes, what goes to stdout and stderr, one message for each mistake, and no framework on the
+way."""
 
 from __future__ import annotations
 
@@ -83,7 +84,9 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_another_network_is_told_in_two_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez(tmp_path / "resnet.npz", **{"conv1.weight": np.zeros((64, 3, 7, 7), np.float32), "layer1.0.bn1.weight": np.zeros(64)})
+    np.savez(
+        tmp_path / "resnet.npz", **{"conv1.weight": np.zeros((64, 3, 7, 7), np.float32), "layer1.0.bn1.weight": np.zeros(64)}
+    )
     code, _, err = run(capsys, tmp_path / "resnet.npz", "--to", "torch")
     assert code == 2
     assert "holds no network that xconvert knows" in err
@@ -170,7 +173,9 @@ def test_a_name_in_a_file_cannot_drive_the_terminal(tmp_path: Path, capsys: pyte
     assert "\x1b" not in out + err
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["list"], ["list", "--json"], ["convert", "--help"], ["verify", "-h"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["list"], ["list", "--json"], ["convert", "--help"], ["verify", "-h"]]
+)
 def test_help_and_lists(capsys: pytest.CaptureFixture[str], args: list[str]) -> None:
     code, out, err = run(capsys, *args)
     assert (code, err) == (0, "")
@@ -179,7 +184,14 @@ def test_help_and_lists(capsys: pytest.CaptureFixture[str], args: list[str]) -> 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(run(capsys, "list", "--json")[1])
-    assert {i["name"] for i in told["implementations"]} == {"timm", "cadene", "lornatang", "keras.applications", "keras-hub", "mindcv"}
+    assert {i["name"] for i in told["implementations"]} == {
+        "timm",
+        "cadene",
+        "lornatang",
+        "keras.applications",
+        "keras-hub",
+        "mindcv",
+    }
     formats = {"torch", "torch-legacy", "safetensors", "npz", "keras-h5", "keras-weights", "keras-archive"}
     assert {f["name"] for f in told["formats"]} == formats
     assert {f["name"] for f in told["formats"] if not f["written"]} == {"torch-legacy", "keras-archive"}
@@ -202,7 +214,8 @@ def test_no_framework_is_imported(code: str) -> None:
 
 
 def test_help_needs_not_even_numpy() -> None:
-    code = "from xconvert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nimport sys; sys.exit('numpy' in sys.modules)"
+    code = "from xconvert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    code += "\nimport sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 

@@ -1,4 +1,5 @@
-"""safetensors, NumPy archives, and every format that is written: what goes in comes out, and contradictions are refused."""
+"""safetensors, NumPy archives, and every format that is written: what goes in comes out, and contradictions are
+refused."""
 
 from __future__ import annotations
 

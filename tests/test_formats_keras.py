@@ -378,7 +378,8 @@ hostile: dict[str, tuple[str, Callable[[h5py.File], None]]] = {}
 
 
 def attack(message: str) -> Callable[[Callable[[h5py.File], None]], Callable[[h5py.File], None]]:
-    """Register what turns a file with ``layers/dense/vars/0`` and ``…/1`` into a hostile one, and the message it deserves."""
+    """Register what turns a file with ``layers/dense/vars/0`` and ``…/1`` into a hostile one, and the message it
+    deserves."""
 
     def register(function: Callable[[h5py.File], None]) -> Callable[[h5py.File], None]:
         hostile[function.__name__] = (message, function)

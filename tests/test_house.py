@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,3 +74,22 @@ def test_rooms_stay_small(path: Path) -> None:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno and node.end_lineno - node.lineno < 50, f"{node.name} is long"
+
+
+def test_the_base_install_has_no_framework() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {re.split(r"[<>=!~]", requirement)[0] for requirement in project["dependencies"]}
+    assert base == {"numpy", "h5py", "safetensors", "click", "ml_dtypes"}
+
+
+@pytest.mark.framework
+def test_a_wheel_carries_the_mappings(tmp_path: Path) -> None:
+    """Built, unpacked elsewhere and run from there: nothing depends on the checkout."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("xconvert-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True, capture_output=True)
+    code = "import xconvert.implementation, xconvert.mappings as m; print(m.folder()); print(len(m.library().implementations))"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [str(tmp_path / "site" / "xconvert" / "mappings"), "6"]

@@ -48,8 +48,7 @@ def test_a_mapping_names_exactly_the_tensors_of_the_real_class(name: str, dialec
     assert sum(int(np.prod(t.shape)) for t in model.weights.values()) == inventory(told)["params_total_with_bn_stats"]
     assert model.depth == 8
     written = checkpoint(model, name)
-    expected = {n: s for n, s in shapes.items()}
-    renamed = {n.replace("fc.", "last_linear."): s for n, s in expected.items()} if told.endswith("fc_file") else expected
+    renamed = {n.replace("fc.", "last_linear."): s for n, s in shapes.items()} if told.endswith("fc_file") else shapes
     assert {n: t.shape for n, t in written.tensors.items()} == renamed
 
 
@@ -67,7 +66,10 @@ def test_names_stay_one_to_one_at_any_depth(name: str, depth: int) -> None:
     tensors = checkpoint(narrow(depth), name).tensors
     model = interpret(Checkpoint(tensors), name, implementation=name)
     assert model.depth == depth
-    assert len(set(written_names(found, library().dialects[found.dialect], depth, True))) == len(model.weights) - 3 * _norms(depth) - 1
+    assert (
+        len(set(written_names(found, library().dialects[found.dialect], depth, True)))
+        == len(model.weights) - 3 * _norms(depth) - 1
+    )
 
 
 def _norms(depth: int) -> int:

@@ -120,7 +120,10 @@ def test_another_network_gets_missing_unexpected_and_the_closest() -> None:
 
 
 def test_names_that_differ_in_numbers_are_one_line() -> None:
-    assert summarise([f"block{n}.skip.weight" for n in (1, 2, 3, 12)] + ["fc.bias"]) == ["block{1..12}.skip.weight (4)", "fc.bias"]
+    assert summarise([f"block{n}.skip.weight" for n in (1, 2, 3, 12)] + ["fc.bias"]) == [
+        "block{1..12}.skip.weight (4)",
+        "fc.bias",
+    ]
     assert summarise([f"{letter}.weight" for letter in "abcdefghij"])[-1] == "… and 2 more of these kinds"
 
 
@@ -169,12 +172,17 @@ def test_what_the_user_sets_beats_the_file_beats_the_mapping() -> None:
     assert interpret(file, "f").attributes["bn_epsilon"].source == "the file's model_config"
     assert interpret(file, "f").values["bn_epsilon"] == 1e-4
     record = '{"version": "0", "implementation": "timm", "attributes": {"bn_epsilon": 0.002}, "preprocessing": {}}'
-    assert interpret(replace(file, metadata={"xconvert": record}), "f").values == {"bn_epsilon": 0.002, "pool_padding": "symmetric"}
+    assert interpret(replace(file, metadata={"xconvert": record}), "f").values == {
+        "bn_epsilon": 0.002,
+        "pool_padding": "symmetric",
+    }
     found = interpret(replace(file, metadata={"xconvert": record}), "f", settings={"bn_epsilon": "0.5"})
     assert (found.values["bn_epsilon"], found.attributes["bn_epsilon"].source) == (0.5, "--set")
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"bn_eps": 1}, "no attribute is called `bn_eps`"), ({"bn_epsilon": "-1"}, "cannot be")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"bn_eps": 1}, "no attribute is called `bn_eps`"), ({"bn_epsilon": "-1"}, "cannot be")]
+)
 def test_a_wrong_setting_is_told(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         interpret(Checkpoint(torch_file()), "f", settings=settings)

@@ -73,7 +73,9 @@ def test_a_variance_that_cannot_be_folded_names_its_layer() -> None:
     variance = model.weights["block3.shortcut.bn.variance"].read().copy()
     variance[2] = -0.5
     folded, _ = reconcile(changed(model, block3__shortcut__bn__variance=variance), {"bn_epsilon": 1e-5})
-    with pytest.raises(XconvertError, match=r"the epsilon of `block3.shortcut.bn` cannot be folded: variance \+ epsilon is -0.49999"):
+    with pytest.raises(
+        XconvertError, match=r"the epsilon of `block3.shortcut.bn` cannot be folded: variance \+ epsilon is -0.49999"
+    ):
         folded.weights["block3.shortcut.bn.gamma"].read()
 
 
@@ -95,7 +97,13 @@ def test_the_effect_of_padding_is_measured_where_it_is() -> None:
 
 
 def test_sizes_at_which_nothing_parts_are_those_of_the_facts() -> None:
-    """All four pools see odd maps when the size is 7 or 8 modulo 32 (measured on the real frameworks: exactly 0 there)."""
+    """All four pools see odd maps when the size is 7 or 8 modulo 32 (measured on the real frameworks: exactly 0
+    there)."""
     ours, theirs = narrow(), narrow(pool_padding="symmetric")
     assert all(size % 32 in (7, 8) for size in unseen_sizes(ours, theirs))
-    assert [first_parting(ours, theirs, n) for n in (299, 224, 333, 512)] == ["block3.pool", "block4.pool", "block2.pool", "block4.pool"]
+    assert [first_parting(ours, theirs, n) for n in (299, 224, 333, 512)] == [
+        "block3.pool",
+        "block4.pool",
+        "block2.pool",
+        "block4.pool",
+    ]

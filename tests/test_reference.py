@@ -1,4 +1,5 @@
-"""The NumPy reference against what the real implementations computed: logits and inner outputs, float64 and float32."""
+"""The NumPy reference against what the real implementations computed: logits and inner outputs, float64 and
+float32."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from xconvert.errors import UsageError
 from xconvert.loading import interpret
 from xconvert.model import Checkpoint, Layer, Model, Tensor
 
-# Oracle, whose mapping reads it, and how far their float32 and float64 runs are apart (fixtures' own table): the float32 tolerance.
+# Oracle, whose mapping reads it, and how far their own float32 and float64 runs are apart: the float32 tolerance.
 NETWORKS = {
     "keras_applications.xception_top": ("keras.applications", 2e-6),
     "timm.legacy_xception": ("timm", 3e-6),
@@ -106,7 +107,7 @@ def test_a_pool_of_negative_values_does_not_see_its_border() -> None:
 
 def test_an_unknown_tap_and_a_wrong_image_are_told(network: tuple[Oracle, Model]) -> None:
     _, model = network
-    with pytest.raises(UsageError, match="no layer is called `block3.pol`"):
+    with pytest.raises(UsageError, match=r"no layer is called `block3\.pol`"):
         forward(model, np.zeros((1, 75, 75, 3), np.float32), taps=["block3.pol"])
     with pytest.raises(UsageError, match=r"the network takes \(N, H, W, 3\)"):
         forward(model, np.zeros((1, 3, 75, 75), np.float32))

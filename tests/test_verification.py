@@ -42,7 +42,10 @@ FAULTS = {
         lambda m: edited(m, "block7.sepconv2.pointwise.weight", np.transpose),
         "block7.sepconv2.pointwise",
     ),
-    "two batch norms of equal width swapped": (lambda m: swapped(m, "block13.shortcut.bn", "block13.sepconv2.bn"), "block13.sepconv2.bn"),
+    "two batch norms of equal width swapped": (
+        lambda m: swapped(m, "block13.shortcut.bn", "block13.sepconv2.bn"),
+        "block13.sepconv2.bn",
+    ),
     "a depthwise kernel with height and width exchanged": (
         lambda m: edited(m, "block3.sepconv1.depthwise.weight", lambda w: w.transpose(1, 0, 2)),
         "block3.sepconv1.depthwise",
@@ -72,7 +75,9 @@ FAULTS = {
     ),
     "images in BGR": (lambda m: edited(m, "block1.conv1.weight", lambda w: w[:, :, ::-1]), "block1.conv1"),
     "one weight off by one part in a million": (
-        lambda m: edited(m, "block11.sepconv2.pointwise.weight", lambda w: w * np.where(np.arange(w.size) == 99, 1 + 1e-6, 1).reshape(w.shape)),
+        lambda m: edited(
+            m, "block11.sepconv2.pointwise.weight", lambda w: w * np.where(np.arange(w.size) == 99, 1 + 1e-6, 1).reshape(w.shape)
+        ),
         "block11.sepconv2.pointwise",
     ),
     "one value not a number": (
@@ -137,7 +142,7 @@ def test_half_a_precision_lost_is_different() -> None:
 
 def test_a_source_that_answers_nothing_is_told() -> None:
     broken = FAULTS["one value not a number"][0](narrow())
-    with pytest.raises(VerificationError, match="not finite, from `block5.sepconv1.bn` on") as caught:
+    with pytest.raises(VerificationError, match=r"not finite, from `block5\.sepconv1\.bn` on") as caught:
         verify(broken, narrow(), sizes=SIZES)
     assert caught.value.facts == ("not finite: block5.sepconv1.bn.mean",)
 

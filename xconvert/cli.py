@@ -67,7 +67,12 @@ mapping_folders = click.option(
     "--mappings", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="Also use the mapping files in this folder."
 )
 reading = options(
-    click.option("--from", "implementation", metavar="NAME", help="Whose names the file has, where several fit."),
+    click.option(
+        "--from",
+        "implementation",
+        metavar="NAME",
+        help="Whose names the file has, where several fit: an implementation or a framework.",
+    ),
     click.option("--key", metavar="KEY", help="Which state dict or model, where the file holds several."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An attribute you know better than the file."),
     click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out tensors with such names, e.g. 'aux.*'."),

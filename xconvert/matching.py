@@ -62,12 +62,12 @@ def identify(
 ) -> tuple[Match, tuple[Match, ...]]:
     """The match that the checkpoint agrees with completely, and others that describe the same function.
 
-    ``where`` is the file's name for messages. ``wanted`` restricts the search to one implementation; ``hint`` (from
+    ``where`` is the file's name for messages. ``wanted`` restricts the search to one implementation, or one framework's; ``hint`` (from
     our own record in the file) chooses between equals. ``ignore``: patterns of tensors to leave out. Raises
     ``NetworkError`` with the closest mapping when none agrees, and ``AmbiguousError`` when two agree that compute
     different functions.
     """
-    searched = [i for i in library.implementations if wanted in (None, i.name)] or [library.find(str(wanted))]
+    searched = [i for i in library.implementations if wanted in (None, i.name, i.dialect)] or [library.find(str(wanted))]
     pairs = [(i, d) for i in searched for d in library.spoken(i)]
     tried = [attempt(checkpoint, i, d, i.family.depths[0], head, ignore) for i, d in pairs for head in (True, False)]
     exact = [match for match in tried if match.exact]

@@ -1,8 +1,8 @@
 """Weights that behave like trained ones: every layer's statistics are those of the images that pass through it.
 
-A fresh initialisation (gamma 1, beta 0, mean 0, variance 1) hides most mistakes; here every BatchNorm vector is distinct,
-and a quarter of the variances are so small that epsilon matters (shared/facts/semantics.md, 5 and 6). NumPy alone; same
-arguments, same weights.
+A fresh initialisation (gamma 1, beta 0, mean 0, variance 1) hides most mistakes; here every BatchNorm vector is
+distinct, and a quarter of the variances are so small that epsilon matters (shared/facts/semantics.md, 5 and 6). NumPy
+alone; same arguments, same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SPREAD = 3.0  # standard deviation of the logits
 
 
 def widths(layers: Sequence[Layer], divide: int = 1) -> dict[str, int]:
-    """Output channels of every convolution of an Xception (Chollet 2017, figure 5), each divided by ``divide``, rounded down."""
+    """Output channels of every convolution of an Xception (Chollet 2017, figure 5), each divided by ``divide``,
+    rounded down."""
     blocks = {1: (32, 64), 2: (128, 128), 3: (256, 256)}
     last = max(int(layer.name.partition(".")[0].removeprefix("block")) for layer in layers if layer.name.startswith("block"))
     blocks |= {last - 1: (728, 1024), last: (1536, 2048)}
@@ -41,9 +42,9 @@ def calibrated(
     """``"<layer>.<parameter>"`` → float32 array in canonical axes, for ``layers`` with the output channels ``width``.
 
     Three probe images of ``size`` pixels run through the graph in float64. Each convolution is rescaled so that the
-    variance behind it is the one drawn for its BatchNorm; the stored statistics are a little off, as a running average is
-    (mean by 5 % of a standard deviation, variance by up to 10 %). The classifier gives logits with mean about 0 and
-    standard deviation about 3.
+    variance behind it is the one drawn for its BatchNorm; the stored statistics are a little off, as a running
+    average is (mean by 5 % of a standard deviation, variance by up to 10 %). The classifier gives logits with mean
+    about 0 and standard deviation about 3.
     """
     rng = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
@@ -91,7 +92,8 @@ def _convolution(rng: np.random.Generator, layer: Layer, inputs: int, outputs: i
 
 
 def _normalisation(rng: np.random.Generator, maps: Sequence[Array]) -> tuple[dict[str, Array], Array]:
-    """Parameters of a BatchNorm, and what each channel before it must be multiplied with to have the variance drawn."""
+    """Parameters of a BatchNorm, and what each channel before it must be multiplied with to have the variance
+    drawn."""
     rows = np.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
     count = rows.shape[1]
     variance = np.where(rng.random(count) < SMALL, 10 ** rng.uniform(-3, -2, count), rng.uniform(0.3, 2, count))

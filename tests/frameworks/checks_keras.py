@@ -1,5 +1,5 @@
-"""What only a process with Keras can check: ``python -m tests.frameworks.checks_keras CHECK FOLDER``. Each check is run by
-``test_backends.py``.
+"""What only a process with Keras can check: ``python -m tests.frameworks.checks_keras CHECK FOLDER``. Each check is
+run by ``test_backends.py``.
 """
 
 from __future__ import annotations

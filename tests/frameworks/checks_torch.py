@@ -1,5 +1,5 @@
-"""What only a process with PyTorch can check: ``python -m tests.frameworks.checks_torch CHECK FOLDER``. Each check is run
-by ``test_backends.py``.
+"""What only a process with PyTorch can check: ``python -m tests.frameworks.checks_torch CHECK FOLDER``. Each check is
+run by ``test_backends.py``.
 """
 
 from __future__ import annotations

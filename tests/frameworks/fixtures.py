@@ -1,4 +1,5 @@
-"""Write ``fixtures/`` again: narrow Xceptions saved by the real frameworks, and what their own classes answer (``make fixtures``).
+"""Write ``fixtures/`` again: narrow Xceptions saved by the real frameworks, and what their own classes answer (``make
+fixtures``).
 
 Run with the Python that has the frameworks; each of them gets a process of its own.
 """
@@ -24,7 +25,8 @@ LIMIT = 1_000_000  # bytes; nothing larger is committed
 
 @dataclass(frozen=True)
 class Fixture:
-    """A file: the kind of ``make.py``, by what its widths are divided, and the attributes that its weights are calibrated for."""
+    """A file: the kind of ``make.py``, by what its widths are divided, and the attributes that its weights are
+    calibrated for."""
 
     name: str
     kind: str

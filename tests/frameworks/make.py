@@ -1,10 +1,10 @@
-"""Make a checkpoint with a framework's own model class, and the answers of that class: ``python -m tests.frameworks.make
-KIND OUT --weights W.npz``.
+"""Make a checkpoint with a framework's own model class, and the answers of that class: ``python -m
+tests.frameworks.make KIND OUT --weights W.npz``.
 
 ``W.npz`` holds weights under canonical names, as ``calibrate.py`` writes them; a file without ``predictions`` gives a
-headless network, and the classes are those of the file. Nothing here uses xconvert's mappings, readers or writers: the
-names come from ``names.json``, a table of its own, so what is tested does not make its own evidence. Runs in a process and
-a Python that has the framework.
+headless network, and the classes are those of the file. Nothing here uses xconvert's mappings, readers or writers:
+the names come from ``names.json``, a table of its own, so what is tested does not make its own evidence. Runs in a
+process and a Python that has the framework.
 
 ``--answers A.npz`` stores ``float64_<size>`` and ``float32_<size>``: what the real class answers to
 ``xconvert.probe.images(size, batch)`` in either precision, logits (N, classes) or a map (N, H, W, C).

@@ -1,4 +1,5 @@
-"""The Keras kinds of ``make.py``: ``keras.applications.Xception`` and keras-hub's classes, saved the ways people save them."""
+"""The Keras kinds of ``make.py``: ``keras.applications.Xception`` and keras-hub's classes, saved the ways people save
+them."""
 
 from __future__ import annotations
 

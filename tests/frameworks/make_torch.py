@@ -1,4 +1,5 @@
-"""The PyTorch kinds of ``make.py``: timm's ``legacy_xception`` and Cadene's ``xception``, saved the ways people save them."""
+"""The PyTorch kinds of ``make.py``: timm's ``legacy_xception`` and Cadene's ``xception``, saved the ways people save
+them."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def _narrow_timm(classes: int, channels: int, divide: int) -> Any:
 
 
 def _narrow(divide: int) -> SimpleNamespace:
-    """``torch.nn`` whose convolutions, normalisations and inputs of linear layers are narrower from 32 channels on."""
+    """``torch.nn`` whose convolutions, normalisations and inputs of linear layers are narrower from 32 channels
+    on."""
 
     def width(n: int) -> int:
         return n // divide if n >= 32 else n

@@ -1,4 +1,5 @@
-"""What the tests with frameworks share: narrow networks of either padding, their weights, and how far apart two answers are."""
+"""What the tests with frameworks share: narrow networks of either padding, their weights, and how far apart two
+answers are."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Our graph on the frameworks, and the frameworks' own classes, against the NumPy reference. Every framework in a process
-of its own.
+"""Our graph on the frameworks, and the frameworks' own classes, against the NumPy reference. Every framework in a
+process of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What Keras writes is read to the bit under its names, and what is written here it loads; each in a process of its own."""
+"""What Keras writes is read to the bit under its names, and what is written here it loads; each in a process of its
+own."""
 
 from __future__ import annotations
 

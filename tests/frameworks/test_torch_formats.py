@@ -1,4 +1,5 @@
-"""What PyTorch and safetensors write is read to the bit, and what is written here they load; each in a process of its own."""
+"""What PyTorch and safetensors write is read to the bit, and what is written here they load; each in a process of its
+own."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _normalised(name: str, epsilon: float, relu: bool) -> Iterator[Layer]:
 
 FAMILY = Family(
     name="xception",
-    describes="Xception as published: 36 convolutions, 3×3 max-pools, one batch norm per convolution",
+    describes="Xception as published (Chollet 2017)",
     source="Chollet 2017, arXiv:1610.02357; keras/src/applications/xception.py",
     attributes=("bn_epsilon", "pool_padding"),
     depths=(PUBLISHED_DEPTH, *(n for n in range(0, 65) if n != PUBLISHED_DEPTH)),

@@ -17,6 +17,7 @@ def run(job: Job) -> dict[str, Array]:
     """
     import keras
 
+    keras.utils.clear_session()  # a second model of one process would have other names
     keras.config.set_floatx(job.dtype)
     head = job.weights.get("predictions.weight")
     model = keras.applications.Xception(

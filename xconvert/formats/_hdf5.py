@@ -3,7 +3,7 @@
 HDF5 can point into other files (external links and storage, virtual datasets), load compression plugins, contain itself, and
 declare a petabyte in a kilobyte. h5py finds the datasets; contiguous ones, which is how Keras writes them, are then viewed in the
 mapped file, so that the library is done before a reader returns. It must be: a file that h5py still has open over a Python
-buffer when the interpreter ends crashes the process (h5py 3.14 and 3.16).
+buffer when the interpreter ends crashes the process (h5py 3.16).
 """
 
 from __future__ import annotations
