@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c .ci/constraints.txt
 DEMO   := build/demo
 
-.PHONY: demo test test-fast lint fixtures clean
+.PHONY: demo test test-fast lint matrix fixtures clean
 
 demo: $(VENV)/base ## install the base package, convert and verify a fixture
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -23,6 +23,9 @@ lint: $(VENV)/test ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+matrix: $(VENV)/frameworks ## measure the README's table of what becomes what
+	$(BIN)/python -m tests.frameworks.matrix
 
 fixtures: $(VENV)/frameworks ## write fixtures/ again with the real frameworks
 	$(BIN)/python -m tests.frameworks.fixtures

@@ -62,10 +62,10 @@ def identify(
 ) -> tuple[Match, tuple[Match, ...]]:
     """The match that the checkpoint agrees with completely, and others that describe the same function.
 
-    ``where`` is the file's name for messages. ``wanted`` restricts the search to one implementation, or one framework's; ``hint`` (from
-    our own record in the file) chooses between equals. ``ignore``: patterns of tensors to leave out. Raises
-    ``NetworkError`` with the closest mapping when none agrees, and ``AmbiguousError`` when two agree that compute
-    different functions.
+    ``where`` is the file's name for messages. ``wanted`` restricts the search to one implementation, or one
+    framework's; ``hint`` (from our own record in the file) chooses between equals. ``ignore``: patterns of tensors to
+    leave out. Raises ``NetworkError`` with the closest mapping when none agrees, and ``AmbiguousError`` when two
+    agree that compute different functions.
     """
     searched = [i for i in library.implementations if wanted in (None, i.name, i.dialect)] or [library.find(str(wanted))]
     pairs = [(i, d) for i in searched for d in library.spoken(i)]
@@ -95,7 +95,9 @@ def identify(
 
 
 def _plausible_depths(match: Match, count: int) -> Iterator[int]:
-    """The depths at which a network of this family has ``count`` tensors, with or without those that the dialect adds."""
+    """The depths at which a network of this family has ``count`` tensors, with or without those that the dialect
+    adds.
+    """
     family = match.implementation.family
     for depth in family.depths:
         layers = family.build(depth, match.head, match.implementation.attributes)
@@ -169,7 +171,9 @@ def _ignore(tensors: Mapping[str, Tensor], dialect: Dialect, asked: Sequence[str
 def resolve(
     layers: Sequence[Layer], table: Mapping[str, tuple[str, ...]], dialect: Dialect, tensors: Iterable[str]
 ) -> dict[str, str]:
-    """Our layer → their layer in this file: the first of its names that is there, else its position's, else its first name."""
+    """Our layer → their layer in this file: the first of its names that is there, else its position's, else its first
+    name.
+    """
     present = dict.fromkeys(name.rpartition(dialect.separator)[0] for name in tensors)
     names = {layer.name: next((n for n in table[layer.name] if n in present), "") for layer in layers}
     claimed = {*names.values()}

@@ -78,7 +78,9 @@ def conversion(source: str, report: Report) -> str:
             (_output(report), ", ".join(f"{o.size}×{o.size} {o.relative:.1e}" for o in report.outputs) + _allowed(report))
         )
     head = f"{click.style(clean(source), bold=True)} → {click.style(clean(report.output), bold=True)}"
-    told = click.style("verified: same answer", fg="green") if report.checks else "not verified"
+    accepted = ", ".join(f"`{change['attribute']}`" for change in report.changes if change["action"] == "accepted")
+    told = "verified: same answer" + (f", but for {accepted}" if accepted else "")
+    told = click.style(told, fg="green") if report.checks else "not verified"
     return "\n".join([head, *rows(pairs), told, *notes(report.notes)])
 
 
