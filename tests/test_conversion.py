@@ -189,6 +189,16 @@ def test_attributes_and_preprocessing_travel_with_the_file(folder: Path) -> None
     assert load(folder / "m.safetensors").preprocessing["mean"] == [0.5, 0.5, 0.5]
 
 
+def test_what_was_not_verified_does_not_say_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = convert(folder / "keras.h5", folder / "a.pth", to="torch", verify=False)
+    assert not report.equal
+    assert report.to_dict()["equal"] is None
+    _, out, _ = run(capsys, folder / "keras.h5", "--to", "torch", "--no-verify", "-o", folder / "b.pth")
+    assert "not verified" in out
+    assert "same answer" not in out
+    assert (folder / "a.pth").read_bytes() == (folder / "b.pth").read_bytes()
+
+
 def test_the_default_output_is_beside_the_source(folder: Path) -> None:
     assert convert(folder / "keras.h5", to="torch").output == str(folder / "keras.pth")
     assert convert(folder / "keras.weights.h5", to="torch", force=True, verify=False).output == str(folder / "keras.pth")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.narrow import TORCH, changed, narrow
-from xconvert import verify
+from tests.narrow import TORCH, changed, checkpoint, narrow
+from xconvert import formats, verify
 from xconvert.compare import EXACT, compare, relative_l2
 from xconvert.errors import UsageError, VerificationError
 from xconvert.model import Attribute, Model
@@ -184,3 +186,19 @@ def test_the_report_is_json_with_a_schema() -> None:
 
 def test_weights_of_torch_attributes_are_compared_as_such() -> None:
     assert verify(narrow(**TORCH), narrow(**TORCH), sizes=(75,)).equal
+
+
+def test_what_is_no_number_is_null_in_json() -> None:
+    error = compare(["a"], 75, {"a": np.ones((1, 4))}, {"a": np.full((1, 4), np.nan)})[0]
+    assert error.to_dict()["relative"] is None
+    assert error.to_dict()["ok"] is False
+    json.dumps(error.to_dict(), allow_nan=False)
+
+
+def test_options_speak_of_the_first_file(tmp_path: Path) -> None:
+    """`--from` of one file is not that of the other."""
+    formats.formats()["torch"].write(tmp_path / "a.pth", checkpoint(narrow(**TORCH), "timm"))
+    formats.formats()["keras-h5"].write(tmp_path / "b.h5", checkpoint(narrow(**TORCH), "keras.applications"))
+    report = verify(tmp_path / "a.pth", tmp_path / "b.h5", implementation="timm", settings={"bn_epsilon": 1e-3}, sizes=(75,))
+    assert report.first_divergence is not None
+    assert report.first_divergence.name == "block3.pool"

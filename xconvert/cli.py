@@ -132,8 +132,9 @@ def convert(source: Path, to: str, output: Path | None, no_verify: bool, as_json
 @reading
 @as_json
 def verify(a: Path, b: Path | None, sizes: str | None, layers: str, as_json: bool, **kwargs: Any) -> None:
-    """Compare A with B, or A with a framework's run of it: names, shapes, values, activations layer by layer,
-    logits.
+    """Compare A with B, or with a framework's run of A: names, shapes, values, activations layer by layer, logits.
+
+    --from, --key and --set speak of A.
     """
     from xconvert import render
     from xconvert.verification import verify as run
@@ -194,7 +195,8 @@ def list_(mappings: Sequence[Path], as_json: bool) -> None:
 
 def _print(told: dict[str, Any] | str) -> None:
     click.echo(
-        told if isinstance(told, str) else json.dumps(told, indent=2, ensure_ascii=False, default=str), color=_colour(sys.stdout)
+        told if isinstance(told, str) else json.dumps(told, indent=2, ensure_ascii=False, default=str, allow_nan=False),
+        color=_colour(sys.stdout),
     )
 
 

@@ -79,7 +79,7 @@ def convert(
         if verify:
             checks, layers = _checked(written, checkpoint, model, intended, changes, target, verify_with, mappings)
         report = _report(model, intended, changes, target, checks, layers)
-        if not report.equal:
+        if verify and not report.equal:
             raise _failed(report, target.path)
     return replace(report, output=str(target.path))
 
@@ -209,7 +209,7 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
     if target.framework and (parting := first_parting(intended, theirs)):
         notes.append(
             f"{target.implementation.describes} itself would part at `{parting}` ({NATIVE}×{NATIVE});"
-            f" `xconvert.build({target.path.name!r}, {target.implementation.dialect!r})` computes this network"
+            f" `xconvert.build({str(target.path)!r}, {target.implementation.dialect!r})` computes this network"
         )
     normalisation = ("mean", "std", "channels")
     ours, customary = ([p.get(k) for k in normalisation] for p in (model.preprocessing, target.implementation.preprocessing))

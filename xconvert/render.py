@@ -80,7 +80,7 @@ def conversion(source: str, report: Report) -> str:
     head = f"{click.style(clean(source), bold=True)} → {click.style(clean(report.output), bold=True)}"
     accepted = ", ".join(f"`{change['attribute']}`" for change in report.changes if change["action"] == "accepted")
     told = "verified: same answer" + (f", but for {accepted}" if accepted else "")
-    told = click.style(told, fg="green") if report.checks else "not verified"
+    told = click.style(told, fg="green") if report.verified else "not verified"
     return "\n".join([head, *rows(pairs), told, *notes(report.notes)])
 
 

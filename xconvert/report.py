@@ -4,6 +4,7 @@ it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -31,6 +32,11 @@ class LayerError:
     def ok(self) -> bool:
         """Within tolerance; not a number never is."""
         return self.relative <= self.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON types."""
+        numbers = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(self).items()}
+        return numbers | {"ok": self.ok}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,14 @@ class Report:
     output: str = field(default="")
 
     @property
+    def verified(self) -> bool:
+        """Whether anything was compared at all."""
+        return bool(self.checks or self.layers)
+
+    @property
     def equal(self) -> bool:
-        """Whether every check passed and every layer is within tolerance."""
-        return all(check.ok for check in self.checks) and all(layer.ok for layer in self.layers)
+        """Whether something was compared, every check passed and every layer is within tolerance."""
+        return self.verified and all(check.ok for check in self.checks) and all(layer.ok for layer in self.layers)
 
     @property
     def first_divergence(self) -> LayerError | None:
@@ -76,11 +87,13 @@ class Report:
         return tuple(layer for layer in self.layers if layer.name == self.layers[-1].name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types."""
+        """The report as JSON types; what is not finite is null, which JSON has no number for."""
         first = self.first_divergence
         return {
             "schema": SCHEMA,
-            "equal": self.equal,
-            "first_divergence": asdict(first) if first else None,
-            **{k: v for k, v in asdict(self).items() if v},
+            "verified": self.verified,
+            "equal": self.equal if self.verified else None,
+            "first_divergence": first.to_dict() if first else None,
+            **{k: v for k, v in asdict(self).items() if v and k != "layers"},
+            "layers": [layer.to_dict() for layer in self.layers],
         }

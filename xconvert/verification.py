@@ -43,8 +43,9 @@ def verify(
     Without ``backend`` both are computed by the NumPy reference in float64. With ``backend`` the network in ``a`` is
     run by it in ``dtype``: our graph in a framework (``torch``, ``keras``), or a zoo's own class (``timm``,
     ``keras.applications``, …), which is given a file of ``a`` written for it. ``sizes``: of square probe images, in
-    pixels. ``tolerance``: overrides the calibrated one (relative L2). ``options`` are those of ``load``. Raises the
-    subclasses of ``XconvertError`` for what cannot be compared at all.
+    pixels. ``tolerance``: overrides the calibrated one (relative L2). ``options`` are those of ``load`` for ``a``; of
+    them ``mappings`` and ``ignore`` hold for ``b`` too. Raises the subclasses of ``XconvertError`` for what cannot be
+    compared at all.
     """
     if (b is None) == (backend is None):
         raise UsageError(
@@ -54,7 +55,7 @@ def verify(
     if backend is not None:
         return _verify_backend(first, backend, dtype, sizes, tolerance)
     assert b is not None  # noqa: S101  (told above)
-    second = _model(b, options)
+    second = _model(b, {name: value for name, value in options.items() if name in ("mappings", "ignore")})
     checks = structure(first, second)
     if not all(check.ok for check in checks):
         return Report(describe(first), describe(second), tuple(checks))
