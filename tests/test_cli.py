@@ -135,9 +135,9 @@ def test_a_refusal_looks_as_designed(tmp_path: Path, capsys: pytest.CaptureFixtu
         "",
         lines[5],
     ]
-    assert lines[5].startswith("  At 299×299 the first layer to part is `block3.pool`; the logits move by ")
+    assert lines[5].startswith("  At 299×299 the first layer to part is `block3.pool`; logits move by ")
     assert lines[-2:] == ["hint: pass `--accept pool_padding` to convert anyway", "hint: `--to torch` keeps the function exactly"]
-    assert all(len(line) <= 81 for line in lines)
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_json_is_on_stdout_and_errors_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_padding_is_refused_with_facts_and_nothing_is_written(folder: Path) -> N
     facts = "\n".join(caught.value.facts)
     assert "source  keras.applications  same_upper  the odd pixel goes to the end" in facts
     assert "target  timm                symmetric   one pixel on each side" in facts
-    assert "At 299×299 the first layer to part is `block3.pool`; the logits move by" in facts
+    assert "At 299×299 the first layer to part is `block3.pool`; logits move by" in facts
     assert caught.value.hints == ("pass `--accept pool_padding` to convert anyway", "`--to torch` keeps the function exactly")
     assert left_behind(folder) == []
 

@@ -45,16 +45,16 @@ class DefaultToConvert(click.Group):
 
 @click.group(cls=DefaultToConvert, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="xconvert %(version)s")
-def cli() -> None:
-    r"""Convert Xception checkpoints between frameworks, and prove that the converted network gives the same answer.
+def cli() -> None:  # \b keeps click from folding the lines below it
+    """Convert Xception checkpoints between frameworks, and prove that the converted network gives the same answer.
 
     \b
-    xconvert keras.h5 --to torch              the main job: writes and verifies keras.pth
-    xconvert verify keras.h5 keras.pth        do two files compute the same function?
-    xconvert inspect model.pth                what is in this file?
+    xconvert keras.h5 --to torch         the main job: writes and verifies keras.pth
+    xconvert verify keras.h5 keras.pth   do two files compute the same function?
+    xconvert inspect model.pth           what is in this file?
 
     A first word that is no command is a file to convert. Exit codes: 0 done and equal, 1 differs or refused, 2 could not work.
-    """
+    """  # noqa: D301
 
 
 def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:

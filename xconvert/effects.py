@@ -78,7 +78,7 @@ def refusal(model: Model, changes: Sequence[Change], target: Implementation, fra
         if effect.layer:
             facts += [
                 "",
-                f"At {NATIVE}×{NATIVE} the first layer to part is `{effect.layer}`; the logits move by {effect.moved:.1e}",
+                f"At {NATIVE}×{NATIVE} the first layer to part is `{effect.layer}`; logits move by {effect.moved:.1e}",
             ]
         if effect.unseen:
             facts.append(f"Nothing parts at {', '.join(map(str, effect.unseen))} pixels")

@@ -86,13 +86,14 @@ def check_text(told: Mapping[str, Any]) -> str:
 def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
     """Architectures, implementations, formats, backends."""
     known = library(*mappings)
+    written = {suffix for f in formats.formats().values() if f.write for suffix in f.suffixes}
     return {
         "architectures": [
             {"name": f.name, "describes": f.describes, "attributes": list(f.attributes)} for f in families().values()
         ],
         "attributes": [{"name": name, "describes": d.describes, "values": list(d.meanings)} for name, d in DEFINITIONS.items()],
         "frameworks": [
-            {"name": d.name, "names": list(d.default), "suffix": d.suffix} for d in known.dialects.values() if d.default
+            {"name": d.name, "names": list(d.default), "suffix": d.suffix} for d in known.dialects.values() if d.suffix in written
         ],
         "implementations": [
             {
@@ -115,34 +116,18 @@ def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def everything_text(told: Mapping[str, Any]) -> str:
-    """``everything`` as tables."""
-    parts = [
-        ("architectures", ("name", "what"), [(a["name"], a["describes"]) for a in told["architectures"]]),
-        (
-            "implementations",
-            ("name", "architecture", *(a["name"] for a in told["attributes"]), "what"),
-            [
-                (i["name"], i["architecture"], *(i["attributes"].get(a["name"], "–") for a in told["attributes"]), i["describes"])
-                for i in told["implementations"]
-            ],
-        ),
-        (
-            "frameworks",
-            ("name", "names of", "suffix"),
-            [(f["name"], ", ".join(f["names"]), f["suffix"]) for f in told["frameworks"]],
-        ),
-        (
-            "formats",
-            ("name", "suffixes", "", "what"),
-            [
-                (f["name"], " ".join(f["suffixes"]), "read, write" if f["written"] else "read", f["describes"])
-                for f in told["formats"]
-            ],
-        ),
-        (
-            "backends",
-            ("name", "", "what"),
-            [(b["name"], "installed" if b["installed"] else "–", b["describes"]) for b in told["backends"]],
-        ),
+    """``everything`` as tables of at the most 80 columns."""
+    parts: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = []
+    for family in told["architectures"]:
+        own = [i for i in told["implementations"] if i["architecture"] == family["name"]]
+        body = [(i["name"], *(str(i["attributes"][a]) for a in family["attributes"]), i["describes"]) for i in own]
+        parts.append((f"{family['name']}: {family['describes']}", ("implementation", *family["attributes"], ""), body))
+    frameworks = [(f["name"], ", ".join(f["names"]), f["suffix"]) for f in told["frameworks"]]
+    parts.append(("frameworks", ("name", "names of", "suffix"), frameworks))
+    kinds = [
+        (f["name"], " ".join(f["suffixes"]), "read, write" if f["written"] else "read", f["describes"]) for f in told["formats"]
     ]
-    return "\n\n".join("\n".join([title, *render.table(head, body)]) for title, head, body in parts)
+    parts.append(("formats", ("name", "suffixes", "", ""), kinds))
+    runners = [(b["name"], "installed" if b["installed"] else "–", b["describes"]) for b in told["backends"]]
+    parts.append(("backends", ("name", "", ""), runners))
+    return "\n\n".join("\n".join([render.title(name), *render.table(head, body)]) for name, head, body in parts)

@@ -149,6 +149,11 @@ def verdict(report: Report) -> str:
     return click.style("equal", fg="green", bold=True) + f": {_output(report)} agree, {_error(worst)}"
 
 
+def title(text: str) -> str:
+    """A heading."""
+    return click.style(text, bold=True)
+
+
 def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """Left-aligned columns under dim headings."""
     widths = [max(len(str(row[i])) for row in (head, *body)) for i in range(len(head))]

@@ -115,7 +115,7 @@ def test_timm_is_refused_with_the_effect_that_timm_really_shows(keras: Path, for
     real = verify(keras, backend="timm", sizes=(299,), dtype="float64")
     assert not real.equal  # … and not what Keras computes
     effect = real.outputs[0].maximum / real.outputs[0].scale
-    assert told == f"At 299×299 the first layer to part is `block3.pool`; the logits move by {effect:.1e}"
+    assert told == f"At 299×299 the first layer to part is `block3.pool`; logits move by {effect:.1e}"
 
 
 def test_real_timm_agrees_with_real_keras_at_295_and_parts_at_299(keras: Path, for_timm: Path) -> None:

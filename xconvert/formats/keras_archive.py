@@ -40,4 +40,4 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
     return replace(checkpoint, evidence=found, notes=(*checkpoint.notes, *remarks), format="keras-archive")
 
 
-FORMAT = Format("keras-archive", "Keras 3 model", (".keras",), matches, read, dialects={"keras": "keras_weights"})
+FORMAT = Format("keras-archive", "Keras 3 archive", (".keras",), matches, read, dialects={"keras": "keras_weights"})

@@ -126,6 +126,4 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
                 put_tensor(group, f"{layer}/{weight}", tensor)
 
 
-FORMAT = Format(
-    "keras-h5", "Keras HDF5 weights or model (Keras 1, 2, 3)", (".h5", ".hdf5"), matches, read, write, {"keras": "keras"}
-)
+FORMAT = Format("keras-h5", "HDF5 of Keras 1, 2 and 3", (".h5", ".hdf5"), matches, read, write, {"keras": "keras"})

@@ -69,4 +69,4 @@ def _storages(path: Path, whole: memoryview, at: int, keys: list[Any], described
     return found
 
 
-FORMAT = Format("torch-legacy", "PyTorch stream of pickles (before 1.6)", (), matches, read)
+FORMAT = Format("torch-legacy", "PyTorch stream, before 1.6", (), matches, read)

@@ -129,4 +129,4 @@ def _wholes(numbers: tuple[int, ...] | list[int]) -> bytes:
     return b"(" + b"".join(map(_whole, numbers)) + b"t"
 
 
-FORMAT = Format("torch", "PyTorch zip archive (1.6 and later)", (".pth", ".pt", ".pth.tar"), matches, read, write)
+FORMAT = Format("torch", "PyTorch zip, 1.6 and later", (".pth", ".pt", ".pth.tar"), matches, read, write)
