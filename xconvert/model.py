@@ -39,13 +39,15 @@ class Checkpoint:
 
     ``metadata``: the strings a format carries beside the tensors; xconvert's own record is the JSON text under
     ``"xconvert"``. ``evidence``: attributes that the file states by other means, such as the model configuration in a
-    full Keras model, as attribute → (value, where it was found). ``notes``: what the reader unwrapped or left out,
-    one clause each. ``format``: name of the format it was read from.
+    full Keras model, as attribute → (value, where it was found). ``stated``: what that configuration says of each layer
+    of the model, by the layer's name in the file: ``"class"`` and its options. ``notes``: what the reader unwrapped or
+    left out, one clause each. ``format``: name of the format it was read from.
     """
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
     evidence: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: str = ""
 
