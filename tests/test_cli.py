@@ -110,7 +110,13 @@ def test_another_network_is_told_in_two_tables(tmp_path: Path, capsys: pytest.Ca
         (["verify", FIXTURES / "keras.h5"], "one checkpoint is compared with a backend"),
         (["verify", FIXTURES / "keras.h5", "--backend", "caffe"], "no backend is called `caffe`"),
         (["verify", FIXTURES / "keras.h5", FIXTURES / "keras.h5", "--sizes", "32"], "is no list of sizes"),
+        (["verify", FIXTURES / "keras.h5", FIXTURES / "keras.h5", "--sizes", "²"], "is no list of sizes"),
+        (["verify", FIXTURES / "keras.h5", FIXTURES / "keras.h5", "--tolerance", "inf"], "the tolerance cannot be inf"),
         (["check", "nowhere.toml"], "cannot be opened"),
+        (["x" * 300 + ".pth", "--to", "torch"], "File name too long"),
+        ([FIXTURES / "keras.h5", "--to", "torch", "-o", "x" * 300 + ".pth"], "File name too long"),
+        ([FIXTURES / "keras.h5", "--to", "mindcv"], "`.ckpt` files are not written yet"),
+        (["inspect", "/dev/null"], "is not a regular file"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str], args: list, told: str) -> None:

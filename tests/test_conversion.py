@@ -177,6 +177,34 @@ def _with(fmt: formats.Format, write: object) -> formats.Format:
     return dataclasses.replace(fmt, write=write)  # type: ignore[arg-type]
 
 
+def test_a_dangling_link_is_not_replaced_unasked(folder: Path) -> None:
+    (folder / "a.pth").symlink_to(folder / "nowhere.pth")
+    with pytest.raises(UsageError, match="exists"):
+        convert(folder / "keras.h5", folder / "a.pth", to="torch")
+    assert (folder / "a.pth").is_symlink()
+
+
+def test_a_class_that_cannot_load_the_output_is_told_before_the_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xconvert import conversion
+    from xconvert.backends import Backend
+
+    monkeypatch.setattr(Backend, "installed", True)
+    monkeypatch.setattr(conversion, "_published", None)  # no writing is reached
+    for output, backend in (("a.npz", "timm"), ("a.pth", "cadene"), ("a.pth", "keras.applications")):
+        with pytest.raises(UsageError, match=f"`{backend}` itself cannot load"):
+            convert(folder / "timm.pth", folder / output, to="timm", verify_with=[backend])
+
+
+def test_what_was_left_out_is_in_the_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from dataclasses import replace
+
+    plain = formats.read(folder / "timm.pth")
+    with_aux = replace(plain, tensors={**plain.tensors, "aux.weight": plain.tensors["fc.weight"]})
+    formats.formats()["torch"].write(folder / "aux.pth", with_aux)  # type: ignore[misc]
+    _, out, _ = run(capsys, folder / "aux.pth", "--to", "cadene", "-o", folder / "b.pth", "--ignore", "aux.*")
+    assert "verified: same answer, without `aux.*`" in out
+
+
 def test_attributes_and_preprocessing_travel_with_the_file(folder: Path) -> None:
     for output in ("a.pth", "a.safetensors", "a.npz"):
         convert(folder / "keras.h5", folder / output, to="torch", verify=False)

@@ -22,7 +22,8 @@ from hypothesis.extra import numpy as arrays
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError, XconvertError
 from xconvert.formats import formats, read
-from xconvert.formats._keras_config import evidence
+from xconvert.formats._hdf5 import is_hdf5
+from xconvert.formats._keras_config import describe
 from xconvert.formats._keras_models import natural_order
 from xconvert.formats.keras_h5 import write as write_h5
 from xconvert.formats.keras_weights import write as write_weights
@@ -248,20 +249,74 @@ def test_a_key_chooses_between_nested_models(tmp_path: Path, layout: str) -> Non
         path = tmp_path / "a.keras"
     with pytest.raises(AmbiguousError) as caught:
         read(path)
-    assert caught.value.hints == ("pass `--key student`", "pass `--key teacher`")
+    around = ["`{}`, `dense`, `head`", "`dense`, `head`, `{}`"][layout != "legacy"]  # the older layout has an order
+    assert caught.value.hints == (
+        f"`--key student` takes that model alone, without {around.format('teacher')}",
+        f"`--key teacher` takes that model alone, without {around.format('student')}",
+    )
     assert caught.value.facts[0] == "`student` (2 tensors)"
     student, teacher = read(path, "student"), read(path, "teacher")
     assert {name: int(t.read()) for name, t in student.tensors.items()} == {
         f"conv2d{suffix}": 0,
         f"dense{suffix}": 1,
-        f"head{suffix}": 5,
     }
-    assert {n: int(t.read()) for n, t in teacher.tensors.items() if not n.startswith("bn")} == {
-        f"conv2d{suffix}": 2, f"dense{suffix}": 4, f"head{suffix}": 5,
-    }  # fmt: skip
-    assert set(student.notes) == {"unwrapped the nested model `student`", "left out 3 tensors outside the nested model `student`"}
+    assert sorted(int(tensor.read()) for tensor in teacher.tensors.values()) == [2, 3]
+    assert student.notes == (
+        "unwrapped the nested model `student`",
+        f"left out 4 tensors outside the nested model `student`: {around.format('teacher')}",
+    )
     with pytest.raises(UnreadableError, match="holds no nested model `dense`"):
         read(path, "dense")
+
+
+def test_a_key_takes_the_models_inside_and_not_the_one_around(tmp_path: Path) -> None:
+    path = store(
+        tmp_path / "a.h5",
+        "layers/functional/layers/dense/vars/0",
+        "layers/functional/layers/sequential/layers/conv2d/vars/0",
+        "layers/functional/layers/sequential/layers/sequential/layers/bn/vars/0",
+    )
+    checkpoint = read(path, "functional/sequential")
+    assert list(checkpoint.tensors) == ["conv2d/0", "bn/0"]
+    assert checkpoint.notes[-1] == "left out 1 tensors outside the nested model `functional/sequential`: `dense`"
+
+
+SEQUENTIAL = {
+    "xception": ["a/kernel", "b/kernel"],
+    "sequential": ["sequential_1/sequential/dense_5/kernel"],
+    "new": ["old/kernel"],
+}
+
+
+def test_a_nested_model_with_one_layer_is_a_model(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "a.h5", SEQUENTIAL)
+    assert list(read(path).tensors) == ["a/kernel", "b/kernel", "dense_5/kernel", "old/kernel"]
+    assert read(path).notes[1] == "unwrapped the nested model `sequential`"
+    assert list(read(path, "sequential").tensors) == ["dense_5/kernel"]
+
+
+def test_the_configuration_tells_a_nested_model_from_a_renamed_layer(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "a.h5", SEQUENTIAL, "model_weights")
+    dense = {"class_name": "Dense", "config": {"name": "dense_5"}}
+    new = {"class_name": "Conv2D", "config": {"name": "new"}}
+    sequential = {"class_name": "Sequential", "config": {"name": "sequential", "layers": [dense]}}
+    with h5py.File(path, "a") as root:
+        root.attrs["model_config"] = json.dumps(nested(nested(), sequential, new))
+    checkpoint = read(path)
+    assert list(checkpoint.tensors) == ["a/kernel", "b/kernel", "dense_5/kernel", "new/kernel"]
+    assert list(checkpoint.stated) == ["dense_5", "new"]
+
+
+def test_what_a_model_of_its_own_class_holds_is_not_stated(tmp_path: Path) -> None:
+    path = legacy(tmp_path / "a.h5", {"hub": ["a/kernel", "b/kernel"], "dense": ["dense/kernel"]}, "model_weights")
+    hub = {"class_name": "keras_hub>Backbone", "config": {"name": "hub"}}
+    with h5py.File(path, "a") as root:
+        root.attrs["model_config"] = json.dumps(nested(hub, {"class_name": "Dense", "config": {"name": "dense"}}))
+    assert list(read(path).stated) == ["dense"]
+    hub["class_name"] = "TimeDistributed"
+    with h5py.File(path, "a") as root:
+        root.attrs["model_config"] = json.dumps(nested(hub))
+    assert list(read(path).stated) == ["hub"]
 
 
 def test_a_key_where_there_is_nothing_to_choose(tmp_path: Path) -> None:
@@ -349,7 +404,8 @@ def nested(*layers: dict[str, Any]) -> dict[str, Any]:
 )
 def test_evidence(layers: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     for config in (nested(*layers), {"class_name": "Sequential", "config": layers}):  # Sequential: a bare list in Keras 1
-        assert evidence(json.dumps(config), "here") == ({name: (value, "here") for name, value in expected.items()}, [])
+        said = describe(json.dumps(config), "here")
+        assert (said.evidence, said.notes) == ({name: (value, "here") for name, value in expected.items()}, ())
 
 
 @pytest.mark.parametrize(
@@ -364,12 +420,39 @@ def test_evidence(layers: list[dict[str, Any]], expected: dict[str, Any]) -> Non
     ],
 )
 def test_disagreeing_layers_are_no_evidence(layers: list[dict[str, Any]], note: str) -> None:
-    assert evidence(json.dumps(nested(*layers)), "here") == ({}, [note])
+    said = describe(json.dumps(nested(*layers)), "here")
+    assert (said.evidence, said.notes) == ({}, (note,))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "null", '"a"', "1" * 5000, b"\xff"])
 def test_a_configuration_that_makes_no_sense_is_no_evidence(text: str | bytes) -> None:
-    assert evidence(text, "here")[0] == {}
+    said = describe(text, "here")
+    assert (said.evidence, said.stated) == ({}, {})
+
+
+def test_layers_are_stated_under_the_names_that_readers_give() -> None:
+    dense = {"class_name": "Dense", "config": {"name": "dense_5", "activation": "linear"}, "inbound_nodes": [[], []]}
+    act = {"class_name": "Activation", "config": {"name": "act", "activation": "relu"}}
+    config = json.dumps(nested(act, norm("bn", 1e-3), nested(norm("inner", 1e-5), act), norm("bn_7", 1e-3), dense))
+    own = describe(config, "here")
+    assert list(own.stated) == ["act", "bn", "inner", "xception/act", "bn_7", "dense_5"]
+    assert own.stated["dense_5"] == {"class": "Dense", "name": "dense_5", "calls": 2, "activation": "linear"}
+    assert own.models == {"xception"}
+    numbered = describe(config, "here", numbered=True)
+    assert list(numbered.stated) == [
+        "activation", "batch_normalization", "functional/batch_normalization", "functional/activation", "batch_normalization_1",
+        "dense",
+    ]  # fmt: skip
+    inner = describe(config, "here", key="functional", numbered=True)
+    assert list(inner.stated) == ["batch_normalization", "activation"]
+    assert inner.evidence == {"bn_epsilon": (1e-5, "here")}
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", None, {}])
+def test_keras_hub_says_how_it_pools(pooling: Any) -> None:
+    config = {"registered_name": "keras_hub>XceptionImageClassifier", "config": {"pooling": pooling, "activation": None}}
+    classes = [options["class"] for options in describe(json.dumps(config), "here").stated.values()]
+    assert classes == {"avg": ["GlobalAveragePooling2D"], "max": ["GlobalMaxPooling2D"]}.get(str(pooling), [])
 
 
 # --- Hostile and damaged files ---
@@ -561,6 +644,14 @@ def test_another_programs_file(tmp_path: Path) -> None:
     assert caught.value.facts[-1] == "its root holds `pressure`"
 
 
+def test_a_signature_inside_something_else_is_no_hdf5(tmp_path: Path) -> None:
+    """A tensor may hold the bytes; an archive may hold a whole file, where HDF5 would look for it."""
+    signature = b"\x89HDF\r\n\x1a\n"
+    assert is_hdf5(memoryview(b"\0" * 512 + signature + b"\0"))
+    assert not is_hdf5(memoryview(b"\0" * 512 + signature + b"x"))
+    assert not is_hdf5(memoryview(b"PK\x03\x04" + b"\0" * 508 + signature + b"\0"))
+
+
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_truncated_file_is_unreadable(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"a{suffix}", {f"dense_{i}/0": np.arange(100.0) for i in range(3)})
@@ -610,6 +701,26 @@ def test_dtypes_that_keras_has_no_room_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot load bfloat16") as caught:
         save(tmp_path / "a.h5", {"dense/kernel": np.zeros(2, ml_dtypes.bfloat16)})
     assert caught.value.hints == ("write `.weights.h5` instead",)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_disk_that_refuses_is_an_ordinary_error(tmp_path: Path, suffix: str) -> None:
+    """In a process of its own: HDF5 that writes to the disk itself crashes there."""
+    code = f"""
+import resource
+from pathlib import Path
+import numpy as np
+from xconvert.formats import format_for_writing
+from xconvert.model import Checkpoint, Tensor
+path = Path({str(tmp_path / "a")!r} + {suffix!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    format_for_writing(path).write(path, Checkpoint({{f"dense_{{i}}/0": Tensor.of(np.zeros(20_000)) for i in range(9)}}))
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "File too large\n", "")
 
 
 def test_metadata_do_not_change_what_keras_sees(tmp_path: Path) -> None:

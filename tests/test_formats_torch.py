@@ -310,3 +310,15 @@ def test_legacy_whole_module_comes_with_its_source() -> None:
 def test_legacy_damage(data: Callable[[], bytes], message: str) -> None:
     with pytest.raises(UnreadableError, match=message):
         read_legacy(data())
+
+
+def test_the_record_of_a_network_inside_a_module_is_found() -> None:
+    """`DataParallel`, `torch.compile` and a user's own module put a name before it; of two networks, neither is meant."""
+
+    def metadata(**modules: str) -> dict[str, str]:
+        entries = {"": {"version": 1}, **{name: {"xconvert": text} for name, text in modules.items()}}
+        state = Raw(opcodes(call("collections.OrderedDict")) + opcodes(many())[1:] + opcodes({"_metadata": entries}) + b"b")
+        return dict(checkpoint(archive(state)).metadata)
+
+    assert metadata(module="{}") == {"xconvert": "{}"}
+    assert metadata(one="{}", two="[]") == {}

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.narrow import checkpoint, narrow
 from tests.oracle import inventory
 from xconvert import mappings
 from xconvert.cli import main
 from xconvert.errors import MappingError, UsageError
-from xconvert.implementation import written_names
+from xconvert.implementation import Dialect, Library, written_names
 from xconvert.loading import interpret
 from xconvert.mappings import library
-from xconvert.model import Checkpoint, Tensor
+from xconvert.matching import attempt
+from xconvert.model import PARAMETERS, Checkpoint, Tensor
+from xconvert.preprocessing import preprocessing_problems
 
 # Every shipped mapping, and the inventory of the real class's checkpoint that it must cover.
 INVENTORIES = [
@@ -103,13 +113,18 @@ def written(tmp_path: Path, text: str) -> Path:
         (("bn_epsilon = 1e-5", "bn_epsilon = 3"), "`bn_epsilon` cannot be `3`"),
         (('"symmetric"', '"valid"'), "expected one of `same_upper`, `symmetric`"),
         (("pool_padding", "exit_dilation = 1\npool_padding"), "attribute `exit_dilation` is none of xception's"),
-        (('"torch"', '"pytorch"'), "dialect `pytorch` is unknown"),
-        (('"xception"', '"xception_99"'), "architecture `xception_99` is unknown"),
-        (("describes", "describe"), "`describe` is no key"),
+        (('"torch"', '"pytorch"'), "`dialect` is 'pytorch', expected one of `torch`"),
+        (('"xception"', '"xception_99"'), "`architecture` is 'xception_99', expected one of `xception`"),
+        (("describes", "describe"), "`describe` is none of architecture, dialect, describes"),
         (("[attributes]", '[layers]\n"predictions" = "fc{j}"\n[attributes]'), "`j` is not bound"),
         (("[attributes]", '[layers]\n"block{b}.add" = "b{b*2}"\n[attributes]'), "a placeholder is {i}"),
-        (("[attributes]", '[preprocessing]\nsize = "big"\n[attributes]'), "preprocessing `size` is 'big', expected int"),
-        (('names_of = "timm"', 'names_of = "tim"'), "`names_of` asks for `tim.toml`"),
+        (
+            ("[attributes]", '[preprocessing]\nsize = "big"\n[attributes]'),
+            "preprocessing `size` is 'big', expected a whole",
+        ),
+        (('names_of = "timm"', 'names_of = "tim"'), "`names_of` asks for `tim.toml`, which is not there"),
+        (("[attributes]", '[layers]\n"block{b}.conv{b}" = "x{b}"\n[attributes]'), "a placeholder stands there twice"),
+        (("[attributes]", '[layers]\n"block{b}.add" = "b{b+99999}"\n[attributes]'), "a placeholder is {i}"),
     ],
 )
 def test_a_wrong_mapping_is_told_precisely(
@@ -157,3 +172,294 @@ def test_a_zoo_is_added_with_one_file(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_an_unknown_folder_of_mappings_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no folder of mapping files"):
         library(tmp_path / "nowhere")
+
+
+def toml(value: Any) -> str:
+    """``value`` as TOML on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value) if isinstance(value, bool) else str(value)
+
+
+def document(table: dict[str, Any]) -> str:
+    return "".join(f"{toml(key)} = {toml(value)}\n" for key, value in table.items())
+
+
+def replaced(table: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of ``table`` with another value at ``path``; None takes it away."""
+    copy = deepcopy(table)
+    *way, last = path.split("/")
+    place = copy
+    for key in way:
+        place = place.setdefault(key, {})
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return copy
+
+
+GOOD_TABLE = tomllib.loads(GOOD)
+DIALECTS = tomllib.loads((mappings.folder() / "dialects.toml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("attributes", 3, "`attributes` is 3, expected a table"),
+        ("attributes/bn_epsilon", 10**400, "`bn_epsilon` cannot be `1000"),
+        ("attributes/bn_epsilon", [], "`bn_epsilon` cannot be `[]`"),
+        ("layers", 3, "`layers` is 3, expected a table"),
+        ("layers", [], "`layers` is [], expected a table"),
+        ("layers/predictions", 3, "line `predictions` is 3, expected a name or a list of names"),
+        ("layers/predictions", [], "line `predictions` is [], expected a name or a list of names"),
+        ("layers/predictions", ["fc", ["fc"]], "line `predictions` is ['fc', ['fc']], expected"),
+        ("preprocessing", "x", "`preprocessing` is 'x', expected a table"),
+        ("preprocessing/size", True, "preprocessing `size` is True, expected a whole number"),
+        ("preprocessing/size", 0, "preprocessing `size` is 0, expected a whole number from 1"),
+        ("preprocessing/mean", ["a", {}], "preprocessing `mean` is ['a', {}], expected a list of 1 or more"),
+        ("preprocessing/mean", [0.5, float("inf")], "each a finite number"),
+        ("preprocessing/mean", [float("nan")], "each a finite number"),
+        ("preprocessing/mean", [True], "each a finite number"),
+        ("preprocessing/mean", [10**400], "each a finite number"),
+        ("preprocessing/std", [0], "each a finite positive number"),
+        ("preprocessing/mean", [0] * 65, "preprocessing `mean` is [0, 0, 0"),
+        ("preprocessing", {"mean": [0.5] * 3, "std": [0.5]}, "preprocessing `mean` has 3 values and `std` 1"),
+        ("preprocessing/interpolation", "magic", "expected one of `bilinear`"),
+        ("preprocessing/channels", "\x1b[31m", "expected one of `RGB`, `BGR`"),
+        ("preprocessing/crop", 3, "preprocessing `crop` is none of size, resize"),
+        ("architecture", ["x"], "`architecture` is ['x'], expected one of `xception`"),
+        ("dialect", 3, "`dialect` is 3, expected one of `torch`"),
+        ("dialect", date(2017, 4, 1), "`dialect` is datetime.date(2017, 4, 1), expected"),
+        ("describes", 3, "`describes` is 3, expected text"),
+        ("describes", "\x07", "expected text without control characters"),
+        ("names_of", 3, "`names_of` is 3, expected the name of another mapping"),
+        ("names_of", "../xception/timm", "expected the name of another mapping"),
+        ("names_of", "mine", "`names_of` asks for `mine.toml`, which leads back to itself"),
+        ("names_of", "broken", "broken.toml`: `layers` is 3, expected a table"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, value: Any, told: str
+) -> None:
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "broken.toml").write_text(document({**GOOD_TABLE, "layers": 3}))
+    file = written(tmp_path, document(replaced(GOOD_TABLE, path, value)))
+    with pytest.raises(MappingError) as caught:
+        mappings.load(file, library().dialects, tmp_path / "else")
+    assert told in "\n".join(caught.value.facts)
+    assert len(caught.value.facts) == 1
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", str(file), "--mappings", str(tmp_path / "else")])
+    assert stopped.value.code == 1
+    assert told in capsys.readouterr().out
+    if "broken" not in told:
+        with pytest.raises(MappingError):
+            library(tmp_path)
+
+
+def test_types_and_attributes_are_told_at_once(tmp_path: Path) -> None:
+    table = {**GOOD_TABLE, "layers": 3, "preprocessing": {"size": "x"}, "attributes": {"bn_epsilon": 3}, "describes": []}
+    with pytest.raises(MappingError, match="has 5 problems"):
+        mappings.load(written(tmp_path, document(table)), library().dialects)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("describes = " + "[" * 100_000, "is nested too deeply"),
+        ("describes" + ".a" * 2_000 + " = 1", "`describes` is {'a': {'a': {...}}}, expected text"),
+        ("architecture" + ".a" * 2_000 + " = 1", "`architecture` is {'a': {'a': {...}}}, expected one of"),
+        ("attributes.bn_epsilon" + ".a" * 2_000 + " = 1", "`bn_epsilon` cannot be `{'a': {'a': {...}}}`"),
+        ("attributes.bn_epsilon = 0x" + "f" * 5_000, "`bn_epsilon` cannot be `a number that is too long to show`"),
+        ("describes = " + "9" * 5_000, "is not TOML"),
+        ("\xff", "is not TOML"),
+    ],
+    ids=range(7),
+)
+def test_deep_and_long_values_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(('architecture = "xception"\n' * (not text.startswith("arch")) + text).encode("latin-1"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", str(path)])
+    assert stopped.value.code in (1, 2)
+    assert told in "".join(capsys.readouterr())
+
+
+def test_names_that_go_in_a_circle_are_told(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "c"), ("c", "b")):
+        (tmp_path / f"{name}.toml").write_text(document({**GOOD_TABLE, "names_of": other}))
+    with pytest.raises(MappingError) as caught:
+        mappings.load(tmp_path / "a.toml", library().dialects)
+    assert "`names_of` asks for `b.toml`, which leads back to itself" in caught.value.facts
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("mine", 3, "[mine] is 3, expected a table"),
+        ("mine/conv", 3, "[mine] `conv` is 3, expected a table of weight, each a list of 2 or more, each text"),
+        ("mine/conv", None, "[mine] `conv` is missing"),
+        ("mine/conv", {}, "[mine] `conv` is {}, expected a table of weight"),
+        ("mine/conv/weight", [], "[mine] `conv` is {'weight': []}, expected"),
+        ("mine/conv/weight", ["weight"], "[mine] `conv` is {'weight': ['weight']}, expected"),
+        ("mine/conv/weight", 3, "[mine] `conv` is {'weight': 3}, expected"),
+        ("mine/conv/bias", ["bias", "O"], "[mine] `conv` is"),
+        ("mine/conv/weight", ["weight", "O I H H"], "is no list of distinct axes"),
+        ("mine/conv/weight", ["weight", "O I"], "[mine] conv.weight: `O I` lacks the axes H, W"),
+        ("mine/conv/weight", ["weight", "O I H W D"], "[mine] conv.weight: `O I H W D` has the axes D, expected H W I O"),
+        ("mine/separator", None, "[mine] `separator` is missing"),
+        ("mine/separator", "", "[mine] `separator` is '', expected text"),
+        ("mine/suffix", "pth", "expected a suffix such as `.pth`"),
+        ("mine/family", "nope", "[mine] family `nope` is none of the dialects keras, mindspore, torch"),
+        ("mine/family", "keras_1", "[mine] family `keras_1` is none of the dialects keras, mindspore, torch"),
+        ("mine/family", [], "[mine] `family` is [], expected text"),
+        ("mine/positional", True, "[mine] is `positional`, so `numbered` must give a stem for batch_norm, conv"),
+        ("mine/positional", "yes", "[mine] `positional` is 'yes', expected true or false"),
+        ("mine/file_order", 1, "[mine] `file_order` is 1, expected true or false"),
+        ("mine/default", [3], "[mine] `default` is [3], expected a list, each text"),
+        ("mine/prefixes", [""], "[mine] `prefixes` is [''], expected a list, each text"),
+        ("mine/ignored", ["*.x"], "[mine] `ignored` is ['*.x'], expected a table, each text"),
+        (
+            "mine/added/batch_norm/count",
+            "object",
+            "expected a table of conv, depthwise, pointwise, batch_norm, linear, each",
+        ),
+        ("mine/numbered", {"pool": "pool"}, "[mine] `numbered` is {'pool': 'pool'}, expected a table of conv"),
+        ("mine/name", "x", "[mine] `name` is none of separator, suffix"),
+    ],
+)
+def test_a_wrong_dialect_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, value: Any, told: str) -> None:
+    file = tmp_path / "dialects.toml"
+    file.write_text(document(replaced({"mine": DIALECTS["torch"]}, path, value)))
+    with pytest.raises(MappingError) as caught:
+        library(tmp_path)
+    assert told in "\n".join(caught.value.facts)
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", str(mappings.folder() / "xception" / "timm.toml"), "--mappings", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert f"`{file}` has" in capsys.readouterr().err
+
+
+def test_every_option_of_a_dialect_has_its_kind() -> None:
+    assert mappings.DIALECT.keys() == (Dialect.__dataclass_fields__.keys() - {"name", "spellings"}) | PARAMETERS.keys()
+
+
+ANY = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(-(10**400), 10**400),
+        st.floats(),
+        st.text(max_size=4),
+        st.dates(),
+        st.sampled_from(["torch", "keras", "mine", "timm", "block{i}.conv{i}", "#conv", "O I H W", "1", "{b+1}", "RGB"]),
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["conv", "weight", "x"]), inner, max_size=2),
+    max_leaves=4,
+)
+WHOLE = {  # a mapping that has everything, beside a dialect that has everything
+    "mine.toml": {
+        **tomllib.loads((mappings.folder() / "xception" / "timm.toml").read_text()),
+        "dialect": "mine",
+        "names_of": "keras.applications",
+    },
+    "dialects.toml": {
+        "mine": {**DIALECTS["torch"], "family": "mine", "ignored": {"*.x": "nothing"}, "file_order": False, "positional": False},
+        "other": {**DIALECTS["keras_1"], "family": "mine"},
+    },
+}
+
+
+def places(table: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if way:
+        yield way
+    for key in table if isinstance(table, dict) else range(len(table)) if isinstance(table, list) else ():
+        yield from places(table[key], (*way, key))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_a_mapping_file_says_it_loads_or_is_told(data: st.DataObject) -> None:
+    tables = deepcopy(WHOLE)
+    for _ in range(data.draw(st.integers(1, 2))):
+        *way, last = data.draw(st.sampled_from([w for w in places(tables) if len(w) > 1]))
+        place: Any = tables
+        for key in way:
+            place = place[key]
+        place[last] = data.draw(ANY)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in tables.items():
+            (Path(folder) / name).write_text(document(table), encoding="utf-8")
+        try:
+            known = mappings.dialects(Path(folder))
+            mine = mappings.load(Path(folder) / "mine.toml", known, Path(folder))
+        except MappingError as error:
+            assert all(isinstance(fact, str) for fact in error.facts)
+            return
+    for dialect in Library(known, (mine,)).spoken(mine):  # what loads can be used
+        written_names(mine, dialect, 0, False)
+        attempt(checkpoint(narrow(), "timm"), mine, dialect, 8, True)
+    assert preprocessing_problems(json.loads(json.dumps(mine.preprocessing))) == []
+
+
+@pytest.mark.parametrize("table", [3, [], None, "x", {"size": None}, {3: 3}, {"mean": [None]}, {"std": {}}])
+def test_the_checker_of_preprocessing_takes_anything(table: Any) -> None:
+    assert preprocessing_problems(table)
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    (tmp_path / "timm.toml").write_text(document({**GOOD_TABLE, "names_of": "cadene"}))
+    with pytest.raises(MappingError, match="two mappings are called `timm`") as caught:
+        library(tmp_path)
+    assert caught.value.facts == (str(mappings.folder() / "xception" / "timm.toml"), str(tmp_path / "timm.toml"))
+    assert caught.value.hints[0].startswith("rename `")
+
+
+def test_the_same_folder_twice_is_one(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    known = library(tmp_path, tmp_path / "..", tmp_path, mappings.folder())
+    assert [i.name for i in known.implementations].count("mine") == 1
+
+
+def test_a_mapping_may_use_dialects_and_names_of_other_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "extra" / "xception").mkdir(parents=True)
+    (tmp_path / "extra" / "dialects.toml").write_text(document({"mine": {**DIALECTS["torch"], "separator": "|"}}))
+    parent = {**GOOD_TABLE, "dialect": "mine", "layers": {"predictions": "theirs"}}
+    (tmp_path / "extra" / "xception" / "parent.toml").write_text(document(parent))
+    path = written(tmp_path, document({**GOOD_TABLE, "dialect": "mine", "names_of": "parent"}))
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", str(path), "--mappings", str(tmp_path / "extra")])
+    assert stopped.value.code == 0
+    known = library(tmp_path, tmp_path / "extra")
+    assert written_names(known.find("mine"), known.dialects["mine"], 8, True)["predictions"] == "theirs"
+    (tmp_path / "parent.toml").write_text(document({**parent, "layers": {"predictions": "beside"}}))
+    beside = mappings.load(path, known.dialects, tmp_path / "extra")
+    assert written_names(beside, known.dialects["mine"], 8, True)["predictions"] == "beside"
+
+
+def test_a_broken_mapping_in_the_folder_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, document({**GOOD_TABLE, "layers": 3}))
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", str(path), "--mappings", str(tmp_path), "--json"])
+    assert stopped.value.code == 1
+    assert json.loads(capsys.readouterr().out)["problems"] == ["`layers` is 3, expected a table"]
+
+
+def test_other_toml_beside_a_mapping_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path, GOOD)
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
+    (tmp_path / "site" / "xception").mkdir(parents=True)
+    (tmp_path / "site" / "xception" / "deep.toml").write_text("architecture = 3")
+    assert library(tmp_path).find("mine")
+    with pytest.raises(SystemExit) as stopped:
+        main(["check", str(tmp_path / "pyproject.toml")])
+    assert stopped.value.code == 1
+    assert "`architecture` is missing" in capsys.readouterr().out
+    (tmp_path / "noise.toml").write_text("=")
+    library.cache_clear()
+    with pytest.raises(MappingError, match=r"noise\.toml` is not TOML"):
+        library(tmp_path)

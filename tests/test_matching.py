@@ -135,10 +135,33 @@ def test_parameters_without_statistics_are_explained() -> None:
 
 def test_something_beside_the_network_can_be_left_out() -> None:
     tensors = torch_file() | {"aux.weight": Tensor.of(np.zeros((2, 2), np.float32))}
-    assert any("--ignore 'aux.weight'" in hint for hint in told(tensors).hints)
+    assert any("`--ignore PATTERN`" in hint for hint in told(tensors).hints)
     found = interpret(Checkpoint(tensors), "file", ignore=["aux.*"])
     assert same_weights(found, narrow(**TORCH))
     assert "left out 1 tensors `aux.*`, as asked" in found.notes
+    assert found.omitted == ("`aux.*`",)
+    assert "`--ignore nothing*` matches nothing" in interpret(Checkpoint(torch_file()), "file", ignore=["nothing*"]).notes
+
+
+def test_what_is_left_out_may_lack_the_prefix_of_the_rest() -> None:
+    tensors = {f"model.{name}": t for name, t in torch_file().items()} | {"criterion.weight": Tensor.of(np.zeros(2, np.float32))}
+    found = interpret(Checkpoint(tensors), "file", ignore=["criterion.*"])
+    assert same_weights(found, narrow(**TORCH))
+
+
+@pytest.mark.parametrize("dialect", ["keras", "keras_weights"])
+def test_positions_count_by_number_where_a_format_sorts_names_as_text(dialect: str) -> None:
+    """safetensors files are sorted: conv2d_10 stands before conv2d_9."""
+    renumbered = {}
+    for name, tensor in checkpoint(narrow(), "keras.applications", dialect).tensors.items():
+        layer, _, weight = name.rpartition("/")
+        stem, _, number = layer.rpartition("_")
+        if layer.startswith(("conv2d", "batch_normalization")):
+            stem, number = (stem, number) if number.isdigit() else (layer, "0")
+            layer = f"{stem}_{int(number) + 8}"
+        renumbered[f"{layer}/{weight}"] = tensor
+    found = interpret(Checkpoint(dict(sorted(renumbered.items()))), "file")
+    assert same_weights(found, narrow())
 
 
 @pytest.mark.parametrize(
@@ -148,6 +171,7 @@ def test_something_beside_the_network_can_be_left_out() -> None:
         ("block5.sepconv1.depthwise.weight", (5, 5, 45), "is a 5x5 kernel, expected 3x3"),
         ("block14.sepconv2.bn.beta", (7,), "takes 7 channels, its input has 128"),
         ("predictions.bias", (11,), "and its bias have 10 and 11 outputs"),
+        ("predictions.weight", (128, 0), "is empty"),
         ("block5.sepconv3.pointwise.weight", (45, 12), "takes 45 channels, its input has 12|adds maps of 12 and 45 channels"),
     ],
 )
@@ -176,7 +200,9 @@ def test_what_the_user_sets_beats_the_file_beats_the_mapping() -> None:
         "bn_epsilon": 0.002,
         "pool_padding": "symmetric",
     }
+    assert interpret(file, "f", settings={"bn_epsilon": 1e-4}).notes == interpret(file, "f").notes
     found = interpret(replace(file, metadata={"xconvert": record}), "f", settings={"bn_epsilon": "0.5"})
+    assert "`--set bn_epsilon=0.5` overrules the file's record, which says 0.002" in found.notes
     assert (found.values["bn_epsilon"], found.attributes["bn_epsilon"].source) == (0.5, "--set")
 
 
@@ -186,6 +212,13 @@ def test_what_the_user_sets_beats_the_file_beats_the_mapping() -> None:
 def test_a_wrong_setting_is_told(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         interpret(Checkpoint(torch_file()), "f", settings=settings)
+
+
+@pytest.mark.parametrize("size", ["NaN", "-5", '"\\u001b[31m"', "[1]", "true"])
+def test_preprocessing_in_a_record_is_checked(size: str) -> None:
+    record = f'{{"version": "0", "implementation": "timm", "attributes": {{}}, "preprocessing": {{"size": {size}}}}}'
+    with pytest.raises(UnreadableError, match="xconvert's own record in `f` is damaged"):
+        interpret(Checkpoint(torch_file(), {"xconvert": record}), "f")
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"attributes": {}}', '{"attributes": {"bn_epsilon": "x"}}', "[" * 100_000])

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from tests.narrow import TORCH, changed, checkpoint, narrow
-from xconvert import formats, verify
+from xconvert import formats, render, verify
 from xconvert.compare import EXACT, compare, relative_l2
+from xconvert.effects import measure
 from xconvert.errors import UsageError, VerificationError
 from xconvert.model import Attribute, Model
-from xconvert.reconcile import reconcile
+from xconvert.reconcile import Change, reconcile
 
 SIZES = (75, 96)
 
@@ -106,7 +107,9 @@ def test_a_fold_is_no_false_alarm(seed: int) -> None:
     folded, _ = reconcile(model, {"bn_epsilon": 1e-5})
     report = verify(model, folded, sizes=SIZES)
     assert report.equal
-    assert "40 differ as folding `bn_epsilon` makes them, within 2 ulp" in report.checks[-1].detail
+    assert "40 differ as folding `bn_epsilon` makes them, within 2 ulp" in next(
+        c.detail for c in report.checks if c.name == "values"
+    )
     back, _ = reconcile(folded, {"bn_epsilon": 1e-3})
     assert verify(model, back, sizes=SIZES, tolerance=1e-5).equal
 
@@ -132,7 +135,7 @@ def test_the_same_network_is_equal_to_itself_exactly() -> None:
 
 def test_networks_of_another_shape_are_different_before_any_number() -> None:
     report = verify(narrow(), narrow(classes=9), sizes=SIZES)
-    assert [check.ok for check in report.checks] == [True, False, True]
+    assert [check.ok for check in report.checks] == [True, False, True, True]
     assert "(128, 10) against (128, 9)" in report.checks[1].detail
     assert not verify(narrow(), narrow(depth=2), sizes=SIZES).equal
     assert not verify(narrow(), narrow(head=False), sizes=SIZES).equal
@@ -174,6 +177,44 @@ def test_another_shape_of_activation_is_infinitely_far() -> None:
     error = compare(["a"], 75, {"a": np.ones((1, 4, 4, 2))}, {"a": np.ones((1, 5, 5, 2))})[0]
     assert not error.ok
     assert error.relative == float("inf")
+
+
+def test_weights_that_no_probe_sees_are_told() -> None:
+    """A channel that is zero on every probe hides its weights from the activations, not from the comparison of values."""
+    model = narrow()
+    gamma, beta = (model.weights[f"block14.sepconv2.bn.{p}"].read().copy() for p in ("gamma", "beta"))
+    gamma[5], beta[5] = 0, -1  # always negative before its ReLU
+    weight = model.weights["predictions.weight"].read().copy()
+    weight[5] += 1
+    dead = changed(model, block14__sepconv2__bn__gamma=gamma, block14__sepconv2__bn__beta=beta)
+    report = verify(dead, changed(dead, predictions__weight=weight), sizes=SIZES)
+    assert report.equal
+    assert report.notes == ("1 weights differ without moving these probe images",)
+
+
+def test_preprocessing_that_differs_is_told() -> None:
+    model = narrow()
+    other = replace(model, preprocessing={**model.preprocessing, "channels": "BGR"})
+    told = {check.name: check for check in verify(model, other, sizes=(75,)).checks}
+    assert told["preprocessing"].detail == "channels RGB against BGR"
+    assert {check.name: check for check in verify(model, model, sizes=(75,)).checks}["preprocessing"].detail == "the same"
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, float("inf"), float("nan")])
+def test_a_tolerance_that_lets_all_or_nothing_through_is_refused(tolerance: float) -> None:
+    with pytest.raises(UsageError, match="the tolerance cannot be"):
+        verify(narrow(), narrow(), tolerance=tolerance)
+
+
+def test_a_head_of_zeros_divides_nothing_by_zero() -> None:
+    model = narrow()
+    zero = changed(model, predictions__weight=np.zeros((128, 10), np.float32), predictions__bias=np.zeros(10, np.float32))
+    assert verify(zero, zero, sizes=(75,)).equal
+    report = verify(zero, model, sizes=(75,))
+    assert not report.equal
+    assert report.outputs[0].moved == float("inf")
+    assert "inf" in render.verdict(report)
+    assert measure(zero, Change("pool_padding", "same_upper", "symmetric", "refused"), size=75).moved == 0
 
 
 def test_the_report_is_json_with_a_schema() -> None:

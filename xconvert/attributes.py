@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ def _epsilon(value: Any) -> float:
         raise ValueError(expected)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(expected) from None
     if not 0 < number < 1:
         raise ValueError(expected)
@@ -62,9 +63,22 @@ def parse(name: str, value: Any) -> Any:
     try:
         return DEFINITIONS[name].parse(value)
     except ValueError as error:
-        raise UsageError(f"`{name}` cannot be `{value}`", facts=[f"expected {error}"]) from None
+        told = value if isinstance(value, str) else shown(value)
+        raise UsageError(f"`{name}` cannot be `{told}`", facts=[f"expected {error}"]) from None
 
 
 def meaning(name: str, value: Any) -> str:
     """What ``value`` means in words; empty where it speaks for itself."""
     return DEFINITIONS[name].meanings.get(value, "")
+
+
+def shown(value: Any) -> str:
+    """``value`` from a file for a message: short, however long or deep it is."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python prints no integers beyond some thousand digits
+        return "a number that is too long to show"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2

@@ -19,9 +19,11 @@ def build(checkpoint: str | Path | Model, framework: str, **options: Any) -> Any
 
     It computes the checkpoint's own function whatever the file's framework: epsilon, padding, depth and widths are
     those of the checkpoint. The module takes (N, channels, H, W), the Keras model (N, H, W, channels), both already
-    normalised; the output is logits (N, classes), or the last feature map without a head. Its parameters have the
-    names that ``--to <framework>`` writes, so its saved state converts back. ``options`` are those of ``load``.
-    Raises ``UsageError`` when the framework is not installed.
+    normalised; the output is logits (N, classes), or the last feature map without a head. Parameters have the names
+    that ``--to <framework>`` writes. What ``torch.save`` makes of ``state_dict()``, and a Keras model saved whole,
+    remember epsilon and padding and convert back; formats that hold tensors alone (``safetensors.save_file``, Keras'
+    ``save_weights``) do not, and want them from ``--set``. ``options`` are those of ``load``. Raises ``UsageError``
+    when the framework is not installed.
     """
     from importlib import import_module
 

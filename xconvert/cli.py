@@ -31,7 +31,7 @@ class DefaultToConvert(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``convert`` in front of a file name, or of an option that is not the group's own."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
-            if not args[0].startswith("-") and not Path(args[0]).exists() and not Path(args[0]).suffix:
+            if not args[0].startswith("-") and not os.path.lexists(args[0]) and not Path(args[0]).suffix:
                 close = difflib.get_close_matches(args[0], self.commands, n=1)
                 hint = f"did you mean `xconvert {close[0]}`?" if close else "`xconvert --help` lists the commands"
                 raise click.UsageError(f"no command and no file is called `{args[0]}`\n{hint}")
@@ -150,8 +150,8 @@ def verify(a: Path, b: Path | None, sizes: str | None, layers: str, as_json: boo
 def _sizes(text: str) -> list[int]:
     from xconvert.errors import UsageError
 
-    parts = text.split(",")
-    if not all(part.strip().isdigit() and 71 <= int(part) <= 2048 for part in parts):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 5 and 71 <= int(part) <= 2048 for part in parts):
         raise UsageError(
             f"`--sizes {text}` is no list of sizes", facts=["expected whole numbers from 71 (Xception's smallest) to 2048"]
         )
@@ -172,12 +172,13 @@ def inspect(file: Path, as_json: bool, **kwargs: Any) -> None:
 
 @cli.command(short_help="Is this mapping file complete and one-to-one?")
 @click.argument("mapping", type=click.Path(path_type=Path))
+@mapping_folders
 @as_json
-def check(mapping: Path, as_json: bool) -> None:
+def check(mapping: Path, mappings: Sequence[Path], as_json: bool) -> None:
     """Check MAPPING.toml: every layer has a line, every line a layer, no name twice, every attribute stated."""
     from xconvert import listing
 
-    told = listing.check(mapping)
+    told = listing.check(mapping, mappings)
     _print(told if as_json else listing.check_text(told))
     sys.exit(0 if told["ok"] else 1)
 
@@ -220,6 +221,12 @@ def main(args: Sequence[str] | None = None) -> None:
         _fail(UsageError(message[:1].lower() + message[1:], hints=[hint or f"`{command} --help` shows the usage"]), arguments)
     except click.ClickException as problem:
         _fail(UsageError(problem.format_message()), arguments)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as problem:
+        where = f"`{problem.filename}`" if problem.filename else "the system"
+        _fail(UsageError(f"{where} cannot be used: {problem.strerror or problem}"), arguments)
     except (click.Abort, KeyboardInterrupt):
         click.echo("error: interrupted", err=True)
         sys.exit(130)

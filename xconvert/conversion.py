@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from xconvert import formats
 from xconvert.backends import find
 from xconvert.effects import first_parting, measure, refusal
 from xconvert.errors import UsageError, VerificationError
-from xconvert.implementation import Dialect, Implementation, Library
+from xconvert.implementation import Dialect, Implementation, Library, written_names
 from xconvert.loading import load, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
@@ -70,6 +71,8 @@ def convert(
     if refused := [change for change in changes if change.action == "refused"]:
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
     _check_output(Path(source), target.path, force)
+    for backend in verify_with:
+        _check_backend(backend, target, model)
     with _published(target.path) as written:
         checkpoint = save(intended, target.implementation, target.dialect)
         assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
@@ -89,6 +92,19 @@ def _check_names(model: Model, accept: Collection[str], backends: Sequence[str])
         raise UsageError(f"no attribute is called `{unknown[0]}`", facts=["attributes: " + ", ".join(model.values)])
     for backend in backends:
         find(backend)
+
+
+def _check_backend(backend: str, target: Target, model: Model) -> None:
+    """Raise ``UsageError``, before any work, when a class cannot load what will be written."""
+    if find(backend).kind == "class" and not _loads(backend, target, model):
+        later = f"verify it afterwards: `xconvert verify {target.path} --backend {backend}`"
+        raise UsageError(f"`{backend}` itself cannot load `{target.path.name}`", hints=[later])
+
+
+def _loads(backend: str, target: Target, model: Model) -> bool:
+    """Whether the framework can load the file itself: a format that it opens, with the names that it expects."""
+    written = written_names(target.implementation, library().dialects[target.implementation.dialect], model.depth, model.head)
+    return target.path.name.endswith(find(backend).opens) and native_names(backend, model) == written
 
 
 @contextmanager
@@ -117,7 +133,10 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
         implementation, framework = known.find(to, model.family), None
     own = known.dialects[implementation.dialect]
     customary = _stem(source.name) + own.suffix
-    path = output / customary if output and output.is_dir() else output or source.with_name(customary)
+    path = output / customary if output and _is_folder(output) else output or source.with_name(customary)
+    if output is None and not any(own.suffix in f.suffixes for f in formats.formats().values() if f.write):
+        example = f"-o {_stem(source.name)}.safetensors"
+        raise UsageError(f"`{own.suffix}` files are not written yet", hints=[f"name a file of another format: `{example}`"])
     target_format = formats.format_for_writing(path)
     if target_format.dialects and own.family not in target_format.dialects:
         kinds = ", ".join(target_format.dialects)
@@ -130,6 +149,13 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
     return Target(implementation, dialect, target_format, path, wanted, framework is not None)
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that cannot be; writing will say so
+        return False
+
+
 def _stem(name: str) -> str:
     endings = sorted((s for f in formats.formats().values() for s in f.suffixes), key=len, reverse=True)
     ending = next((s for s in endings if name.lower().endswith(s) and len(name) > len(s)), Path(name).suffix)
@@ -137,11 +163,14 @@ def _stem(name: str) -> str:
 
 
 def _check_output(source: Path, path: Path, force: bool) -> None:
-    if path.exists() and path.samefile(source):
-        raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
+    try:
+        if path.exists() and path.samefile(source):
+            raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
     if path.is_dir():
         raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:  # a dangling link too
         raise UsageError(f"`{path}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
 
 
@@ -162,8 +191,8 @@ def _checked(
     reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
     layers = compare_models(reference, again, SIZES)
     for backend in backends:
-        names = native_names(backend, target.implementation, model)
-        errors = compare_backend(reference, again, backend, (*SIZES, NATIVE), "float32", names, path)
+        loaded = path if _loads(backend, target, model) else None
+        errors = compare_backend(reference, again, backend, (*SIZES, NATIVE), "float32", native_names(backend, model), loaded)
         parted = next((error for error in errors if not error.ok), None)
         told = f"relative L2 {errors[-1].relative:.1e} at {NATIVE}×{NATIVE}, allowed {errors[-1].allowed:.1e} (float32)"
         checks.append(Check(f"run by {backend}", parted is None, f"parts at `{parted.name}`: {told}" if parted else told))
@@ -186,7 +215,8 @@ def _report(
     }
     told = [{k: v for k, v in asdict(change).items() if k != "weights"} | {"count": len(change.weights)} for change in changes]
     notes = (*model.notes, *_notes(model, intended, changes, target))
-    return Report(describe(model), written, tuple(checks), tuple(layers), tuple(told), notes, "float64" if layers else "")
+    precision = "float64" if layers else ""
+    return Report(describe(model), written, tuple(checks), tuple(layers), tuple(told), notes, precision, omitted=model.omitted)
 
 
 def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Target) -> list[str]:
@@ -198,9 +228,9 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
         if widened:
             notes.append(f"folded weights are float32: {'/'.join(sorted(widened))} would round them")
         if change.action == "accepted":
-            effect = measure(model, change)
+            effect, output = measure(model, change), "logits" if model.head else "features"
             parting = (
-                f"first at `{effect.layer}`; the logits move by {effect.moved:.1e} at {NATIVE}×{NATIVE}"
+                f"first at `{effect.layer}`; the {output} move by {effect.moved:.1e} at {NATIVE}×{NATIVE}"
                 if effect.layer
                 else "nowhere"
             )

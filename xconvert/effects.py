@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xconvert.attributes import meaning
 from xconvert.backends import forward
 from xconvert.backends.numpy import output_size, pads
-from xconvert.compare import compare
+from xconvert.compare import check_finite, compare
 from xconvert.errors import RefusedError
 from xconvert.implementation import Implementation
 from xconvert.model import Layer, Model
@@ -38,9 +38,10 @@ def measure(model: Model, change: Change, size: int = NATIVE) -> Effect:
     other, _ = reconcile(model, {change.attribute: change.target}, accept=[change.attribute])
     probe = images(size, 1, model.weights[f"{model.layers[0].name}.weight"].shape[2])
     ours, theirs = (forward(m, probe, dtype="float64", taps="all") for m in (model, other))
+    check_finite(model, ours)
     errors = compare([layer.name for layer in model.layers], size, ours, theirs)
     parted = next((error.name for error in errors if not error.ok), "")
-    return Effect(change.attribute, size, parted, errors[-1].maximum / errors[-1].scale, unseen_sizes(model, other))
+    return Effect(change.attribute, size, parted, errors[-1].moved, unseen_sizes(model, other))
 
 
 def padded_sizes(layers: Sequence[Layer], size: int) -> dict[str, tuple[int, int]]:
@@ -76,9 +77,10 @@ def refusal(model: Model, changes: Sequence[Change], target: Implementation, fra
             f"{side}  {name:{width}}  {value!s:{span}}  {meaning(change.attribute, value)}".rstrip() for side, name, value in who
         ]
         if effect.layer:
+            output = "logits" if model.head else "features"
             facts += [
                 "",
-                f"At {NATIVE}×{NATIVE} the first layer to part is `{effect.layer}`; logits move by {effect.moved:.1e}",
+                f"At {NATIVE}×{NATIVE} the first layer to part is `{effect.layer}`; {output} move by {effect.moved:.1e}",
             ]
         if effect.unseen:
             facts.append(f"Nothing parts at {', '.join(map(str, effect.unseen))} pixels")

@@ -32,6 +32,7 @@ class Dialect:
     added: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     numbered: Mapping[str, str] = field(default_factory=dict)
     positional: bool = False
+    file_order: bool = False
 
     def tensor(self, layer: str, parameter: str) -> str:
         """Their name of the tensor: their layer name, the separator, their parameter name."""
@@ -80,7 +81,7 @@ class Library:
         raise UsageError(f"no implementation or framework is called `{name}`", facts=["known: " + ", ".join(known)])
 
 
-PLACEHOLDER = re.compile(r"\{(?:(\d+)\*)?([a-z]+)([+-]\d+)?\}")
+PLACEHOLDER = re.compile(r"\{(?:(\d{1,4})\*)?([a-z]+)([+-]\d{1,4})?\}")
 
 
 def _number(match: re.Match[str], values: Mapping[str, int]) -> str:

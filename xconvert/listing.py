@@ -10,9 +10,8 @@ from xconvert import formats, render
 from xconvert.architectures import families
 from xconvert.attributes import DEFINITIONS
 from xconvert.backends import backends
-from xconvert.errors import MappingError
 from xconvert.loading import interpret
-from xconvert.mappings import library, load
+from xconvert.mappings import dialects, examine, library
 from xconvert.verification import describe
 
 
@@ -59,16 +58,13 @@ def _plain(value: Any) -> str:
     return "/".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def check(path: Path) -> dict[str, Any]:
+def check(path: Path, mappings: Sequence[Path] = ()) -> dict[str, Any]:
     """Whether a mapping file is complete and one-to-one, and what is wrong with it. Raises ``MappingError`` if it is
-    not TOML.
+    not TOML, or if the dialects in ``mappings`` are wrong.
     """
-    try:
-        implementation = load(path, library().dialects)
-    except MappingError as problem:
-        if not problem.message.endswith(("problem", "problems")):
-            raise
-        return {"file": str(path), "ok": False, "problems": list(problem.facts)}
+    implementation, problems = examine(path, dialects(*mappings), *mappings)
+    if implementation is None:
+        return {"file": str(path), "ok": False, "problems": problems}
     family = implementation.family
     layers = [layer for layer in family.build(family.depths[0], True, implementation.attributes) if layer.parameters]
     tensors = sum(len(layer.parameters) for layer in layers)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xconvert import __version__, axes, formats
+from xconvert.agreement import agree
 from xconvert.attributes import parse as parse_attribute
 from xconvert.errors import UnreadableError, UsageError, XconvertError
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
-from xconvert.matching import Match, identify
+from xconvert.matching import AS_ASKED, Match, identify
 from xconvert.model import Array, Attribute, Checkpoint, Model, Tensor
+from xconvert.preprocessing import preprocessing_problems
 
 
 def load(
@@ -53,10 +55,14 @@ def interpret(
     known = library(*(Path(folder) for folder in mappings))
     hint = record.get("implementation")
     match, twins = identify(checkpoint, known, where, wanted=implementation, hint=hint, ignore=ignore)
+    checkpoint, remarks, unchecked = agree(checkpoint, match, where, ignore)
     notes = list(checkpoint.notes)
     if match.prefix:
         notes.append(f"stripped `{match.prefix}` from every name")
     notes += [f"left out {count} tensors {told}" for told, count in match.ignored.items()]
+    omitted = [pattern for pattern in ignore if f"`{pattern}`, {AS_ASKED}" in match.ignored or pattern in unchecked]
+    notes += [f"`--ignore {pattern}` matches nothing" for pattern in ignore if pattern not in omitted]
+    notes += remarks
     if twins and implementation is None and hint is None:
         unlike = any(m.implementation.preprocessing != match.implementation.preprocessing for m in twins)
         names = ", ".join(m.implementation.name for m in twins)
@@ -69,8 +75,18 @@ def interpret(
         weights=_weights(match, checkpoint),
         preprocessing=record.get("preprocessing", match.implementation.preprocessing),
         implementation=match.implementation.name,
-        notes=tuple(notes),
+        notes=(*notes, *_overruled(settings or {}, checkpoint, record)),
+        omitted=tuple(f"`{pattern}`" for pattern in omitted),
     )
+
+
+def _overruled(settings: Mapping[str, Any], checkpoint: Checkpoint, record: Mapping[str, Any]) -> Iterator[str]:
+    """What the file itself says of attributes that the user set to something else."""
+    for name, value in settings.items():
+        stated, source = checkpoint.evidence.get(name, (None, ""))
+        stated, source = (record["attributes"][name], "record") if name in record.get("attributes", {}) else (stated, source)
+        if stated is not None and stated != parse_attribute(name, value):
+            yield f"`--set {name}={value}` overrules the file's {source}, which says {stated}"
 
 
 def _weights(match: Match, checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -152,7 +168,7 @@ def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
         attributes = {name: parse_attribute(name, value) for name, value in record["attributes"].items()}
-        if not (isinstance(record["preprocessing"], dict) and isinstance(record["implementation"], str)):
+        if preprocessing_problems(record["preprocessing"]) or not isinstance(record["implementation"], str):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, XconvertError):
         raise UnreadableError(f"xconvert's own record in `{where}` is damaged", facts=[repr(text[:200])]) from None

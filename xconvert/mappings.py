@@ -1,5 +1,5 @@
-"""Reads ``mappings/**/*.toml`` and checks them: complete, one-to-one, every attribute stated; all problems at
-once.
+"""Reads mapping files and ``dialects.toml`` and checks them: right types, complete, one-to-one, every attribute stated;
+all problems at once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,36 @@ from typing import Any
 from xconvert import axes
 from xconvert.architectures import families
 from xconvert.attributes import parse as parse_attribute
+from xconvert.attributes import shown
 from xconvert.errors import MappingError, UsageError, XconvertError
 from xconvert.implementation import PLACEHOLDER, Dialect, Implementation, Library, Rule, problems
 from xconvert.model import PARAMETERS, Family
+from xconvert.preprocessing import FLAG, TABLE, TEXT, Kind, list_of, matching, mistakes, one_of, preprocessing_problems, table_of
+
+MAPPING: Mapping[str, Kind] = {
+    "architecture": TEXT,
+    "dialect": TEXT,
+    "describes": TEXT,
+    "names_of": matching(r"[^/\\]{1,60}", "the name of another mapping"),
+    "attributes": TABLE,
+    "preprocessing": TABLE,
+    "layers": TABLE,
+}
+NAMES = Kind("a name or a list of names", lambda v: TEXT.fits(v) or list_of(TEXT, 1).fits(v))
+DTYPE = matching("bool|u?int(8|16|32|64)|float(16|32|64)", "a dtype such as `int64`")
+DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.toml`
+    "separator": TEXT,
+    "suffix": matching(r"(\.\w+)+", "a suffix such as `.pth`"),
+    "default": list_of(TEXT),
+    "prefixes": list_of(TEXT),
+    "ignored": table_of(TEXT),
+    "added": table_of(table_of(DTYPE), PARAMETERS),
+    "family": TEXT,
+    "numbered": table_of(TEXT, PARAMETERS),
+    "file_order": FLAG,
+    "positional": FLAG,
+    **{operation: table_of(list_of(TEXT, 2), parameters, exactly=True) for operation, parameters in PARAMETERS.items()},
+}
 
 
 def folder() -> Path:
@@ -25,38 +52,87 @@ def folder() -> Path:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "mappings"
 
 
-@cache
-def library(*extra: Path) -> Library:
-    """The shipped mappings, those of entry points in the group ``xconvert.mappings``, and those in the folders
-    ``extra``.
+@cache  # entry points are looked for among all that is installed
+def _strangers() -> list[Path]:
+    return [Path(str(entry.load())) for entry in entry_points(group="xconvert.mappings")]
 
-    Raises ``MappingError`` with every problem of the first file that has any.
-    """
-    strangers = [Path(str(entry.load())) for entry in entry_points(group="xconvert.mappings")]
-    folders = [folder(), *strangers, *extra]
-    dialects: dict[str, Dialect] = {}
-    for path in (f / "dialects.toml" for f in folders):
-        if path.is_file():
-            dialects |= {name: _dialect(path, name, table) for name, table in _toml(path).items()}
-    paths = [p for f in folders for p in sorted(f.glob("**/*.toml")) if p.name != "dialects.toml"]
+
+def _folders(extra: tuple[Path, ...]) -> list[Path]:
+    """The shipped folder, those of entry points in the group ``xconvert.mappings``, and ``extra``."""
     for path in extra:
         if not path.is_dir():
             raise UsageError(f"`{path}` is no folder of mapping files")
-    loaded = [load(path, dialects) for path in paths]
-    favourites = [name for dialect in dialects.values() for name in dialect.default]
-    return Library(dialects, tuple(sorted(loaded, key=lambda i: i.name not in favourites)))  # stable: the folder's order
+    return [folder(), *_strangers(), *extra]
 
 
-def load(path: Path, dialects: Mapping[str, Dialect]) -> Implementation:
-    """Read and check one mapping file; raises ``MappingError`` that lists all of its problems at once."""
-    table = _toml(path)
-    found = list(_key_problems(table, dialects))
-    if found:
+@cache
+def library(*extra: Path) -> Library:
+    """All mappings and dialects: the shipped ones, those of entry points, and those in the folders ``extra``.
+
+    Raises ``MappingError`` with every problem of the first file that has any, and for two mappings of one architecture
+    with one name.
+    """
+    known = dialects(*extra)
+    paths = {path.resolve(): path for place in _folders(extra) for path in _mapping_files(place)}
+    loaded: dict[tuple[str, str], tuple[Implementation, Path]] = {}
+    for path in paths.values():
+        found = load(path, known, *extra)
+        if twin := loaded.get((found.family.name, found.name)):
+            message = f"two mappings are called `{found.name}`"
+            raise MappingError(
+                message, facts=[str(twin[1]), str(path)], hints=[f"rename `{path}`: the file's name is the mapping's"]
+            )
+        loaded[found.family.name, found.name] = found, path
+    favourites = [name for dialect in known.values() for name in dialect.default]
+    inside = sorted((found for found, _ in loaded.values()), key=lambda i: i.name not in favourites)  # stable: the folder's order
+    return Library(known, tuple(inside))
+
+
+def dialects(*extra: Path) -> dict[str, Dialect]:
+    """The dialects of all folders by name, a later folder's instead of an earlier one's; raises ``MappingError`` with
+    every problem of the first file that has any.
+    """
+    known: dict[str, Dialect] = {}
+    for path in (place / "dialects.toml" for place in _folders(extra)):
+        if path.is_file():
+            tables = _toml(path)
+            if found := [problem for name, table in tables.items() for problem in _dialect_problems(name, table, tables, known)]:
+                raise _wrong(path, found)
+            known |= {name: _dialect(name, table) for name, table in tables.items()}
+    return known
+
+
+def _mapping_files(place: Path) -> Iterator[Path]:
+    """The mapping files of a folder, which may lie among other files, such as a project's own TOML."""
+    for path in (p for sub in (place, *(place / name for name in families())) for p in sorted(sub.glob("*.toml"))):
+        if path != place / "dialects.toml" and path.is_file() and _toml(path).keys() & {"architecture", "dialect"}:
+            yield path
+
+
+def load(path: Path, known: Mapping[str, Dialect], *extra: Path) -> Implementation:
+    """Read and check one mapping file; raises ``MappingError`` that lists all of its problems at once.
+
+    ``extra``: folders in which ``names_of`` looks before the shipped ones.
+    """
+    implementation, found = examine(path, known, *extra)
+    if implementation is None:
         raise _wrong(path, found)
-    family = families()[table["architecture"]]
+    return implementation
+
+
+def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Implementation | None, list[str]]:
+    """One mapping file, or what is wrong with it; raises ``MappingError`` when it cannot be read as TOML at all."""
+    table = _toml(path)
+    mistyped = list(_typing_problems(table, known))
+    found: list[str] = []
     attributes: dict[str, Any] = {}
-    found += _read_attributes(table.get("attributes", {}), family, attributes)
-    found += _preprocessing_problems(table.get("preprocessing", {}))
+    name = table.get("architecture")
+    family = families().get(name) if isinstance(name, str) else None
+    if family and isinstance(table.get("attributes"), dict):
+        found += _read_attributes(table["attributes"], family, attributes)
+    if family is None or mistyped:
+        return None, mistyped + found
+    lines = _inherited(path, table, known, extra, found)
     implementation = Implementation(
         path.name.removesuffix(".toml"),
         family,
@@ -64,41 +140,45 @@ def load(path: Path, dialects: Mapping[str, Dialect]) -> Implementation:
         table["describes"],
         attributes,
         table.get("preprocessing", {}),
-        tuple(
-            Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in _lines(path, table).items()
-        ),
+        tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items()),
     )
     found += _placeholder_problems(implementation)
-    found = found or problems(implementation, dialects[table["dialect"]])
-    if found:
-        raise _wrong(path, found)
-    return implementation
+    found = found or problems(implementation, known[table["dialect"]])
+    return None if found else implementation, found
 
 
-def _lines(path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The lines of the file, before those of the mapping that ``names_of`` asks for."""
-    own = dict(table.get("layers", {}))
-    if "names_of" not in table:
-        return own
-    name = f"{table['names_of']}.toml"
-    for place in (path.parent, folder() / table["architecture"]):
-        if (place / name).is_file():
-            parent = _toml(place / name)
-            return own | {ours: theirs for ours, theirs in _lines(place / name, parent).items() if ours not in own}
-    raise _wrong(path, [f"`names_of` asks for `{name}`, which is not beside this file"])
+def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
+    """What is wrong with a mapping file as a table; nothing else may look into a table that has any of it."""
+    schema = {**MAPPING, "architecture": one_of(families()), "dialect": one_of(known)}
+    yield from mistakes(table, schema, required=("architecture", "dialect", "describes", "attributes"))
+    if isinstance(lines := table.get("layers"), dict):
+        yield from mistakes(lines, dict.fromkeys(lines, NAMES), "line ")
+    if isinstance(told := table.get("preprocessing"), dict):
+        yield from preprocessing_problems(told)
 
 
-def _key_problems(table: Mapping[str, Any], dialects: Mapping[str, Dialect]) -> Iterator[str]:
-    known = {"architecture", "dialect", "describes", "names_of", "attributes", "preprocessing", "layers"}
-    yield from (f"`{key}` is no key of a mapping file" for key in table.keys() - known)
-    yield from (f"`{key}` is missing" for key in ("architecture", "dialect", "describes", "attributes") if key not in table)
-    for key, choices in (("architecture", families()), ("dialect", dialects)):
-        if key in table and table[key] not in choices:
-            yield f"{key} `{table[key]}` is unknown: it is one of {', '.join(choices)}"
-    for ours, theirs in table.get("layers", {}).items():
-        names = theirs if isinstance(theirs, list) else [theirs]
-        if not names or not all(isinstance(name, str) for name in names):
-            yield f"line `{ours}` must give a name or a list of names"
+def _inherited(
+    path: Path, table: Mapping[str, Any], known: Mapping[str, Dialect], extra: tuple[Path, ...], found: list[str]
+) -> dict[str, Any]:
+    """The lines of the file, before those of the mapping that ``names_of`` asks for, and so on; problems go to
+    ``found``.
+    """
+    folders = [f / sub for f in reversed(_folders(extra)) for sub in ("", table["architecture"])]
+    lines, seen = dict(table.get("layers", {})), {path.resolve()}
+    while "names_of" in table:
+        name = f"{table['names_of']}.toml"
+        parent = next((place / name for place in (path.parent, *folders) if (place / name).is_file()), None)
+        if parent is None or parent.resolve() in seen:
+            what = "is not there" if parent is None else "leads back to itself"
+            found.append(f"`names_of` asks for `{name}`, which {what}")
+            break
+        path, table = parent, _toml(parent)
+        seen.add(path.resolve())
+        if wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]:
+            found += wrong
+            break
+        lines |= {ours: theirs for ours, theirs in table.get("layers", {}).items() if ours not in lines}
+    return lines
 
 
 def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, Any]) -> Iterator[str]:
@@ -113,21 +193,13 @@ def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, A
             yield f"{error.message}: {error.facts[0]}"
 
 
-PREPROCESSING = {"size": int, "resize": int, "interpolation": str, "mean": list, "std": list, "channels": str}
-
-
-def _preprocessing_problems(table: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in table.items():
-        if name not in PREPROCESSING:
-            yield f"preprocessing `{name}` is none of {', '.join(PREPROCESSING)}"
-        elif not isinstance(value, PREPROCESSING[name]):
-            yield f"preprocessing `{name}` is {value!r}, expected {PREPROCESSING[name].__name__}"
-
-
 def _placeholder_problems(implementation: Implementation) -> Iterator[str]:
     constants = implementation.family.constants(0)
     for rule in implementation.rules:
-        bound = {m[2] for m in PLACEHOLDER.finditer(rule.ours) if not (m[1] or m[3])} | constants.keys()
+        free = [m for m in PLACEHOLDER.finditer(rule.ours) if m[2] not in constants]
+        bound = {m[2] for m in free if not (m[1] or m[3])} | constants.keys()
+        if len({m[2] for m in free}) < len(free):
+            yield f"`{rule.ours}`: a placeholder stands there twice"
         for text in (rule.ours, *rule.theirs):
             if "{" in PLACEHOLDER.sub("", text) or "}" in PLACEHOLDER.sub("", text):
                 yield f"`{text}`: a placeholder is {{i}}, {{i+1}}, {{3*i-2}}, and nothing else"
@@ -136,30 +208,45 @@ def _placeholder_problems(implementation: Implementation) -> Iterator[str]:
                     yield f"`{text}`: `{match[2]}` is not bound on the left, where it must stand alone as {{{match[2]}}}"
 
 
-def _dialect(path: Path, name: str, table: Mapping[str, Any]) -> Dialect:
-    options = {key: value for key, value in table.items() if key not in PARAMETERS}
-    spellings = {op: {p: tuple(words) for p, words in table[op].items()} for op in PARAMETERS if op in table}
-    found = [f"[{name}] `{key}` is no option of a dialect" for key in options.keys() - Dialect.__dataclass_fields__.keys()]
+def _dialect_problems(name: str, table: Any, tables: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
+    """What is wrong with one table of ``dialects.toml``; ``tables`` are all of that file, ``known`` those before it."""
+    if not isinstance(table, dict):
+        yield f"[{name}] is {shown(table)}, expected a table"
+        return
+    yield from (mistyped := [*mistakes(table, DIALECT, f"[{name}] ", required=("separator", *PARAMETERS))])
+    if mistyped:
+        return
+    own = {n for n, t in tables.items() if isinstance(t, dict) and t.get("family", n) == n}
+    roots = own | {n for n, dialect in known.items() if dialect.family == n}
+    if (family := table.get("family", name)) not in roots:
+        yield f"[{name}] family `{family}` is none of the dialects {', '.join(sorted(roots))}"
+    if table.get("positional") and (lacking := PARAMETERS.keys() - table.get("numbered", {}).keys()):
+        yield f"[{name}] is `positional`, so `numbered` must give a stem for {', '.join(sorted(lacking))}"
     for op, parameters in PARAMETERS.items():
-        if spellings.get(op, {}).keys() != parameters.keys():
-            found.append(f"[{name}] `{op}` must spell exactly {', '.join(parameters)}")
-        for parameter, (_, *patterns) in spellings.get(op, {}).items():
-            found += _axes_problems(f"[{name}] {op}.{parameter}", patterns, parameters.get(parameter, ""))
-    if found:
-        raise _wrong(path, found)
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    return Dialect(name=name, spellings=spellings, **{"family": name, **options})
+        for parameter, canonical in parameters.items():
+            yield from _axes_problems(f"[{name}] {op}.{parameter}", table[op][parameter][1:], canonical)
+
+
+def _dialect(name: str, table: Mapping[str, Any]) -> Dialect:
+    spellings = {op: {p: tuple(words) for p, words in table[op].items()} for op in PARAMETERS}
+    options: dict[str, Any] = {"family": name, **{key: value for key, value in table.items() if key not in PARAMETERS}}
+    options |= {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
+    return Dialect(name=name, spellings=spellings, **options)
 
 
 def _axes_problems(where: str, patterns: list[str], canonical: str) -> Iterator[str]:
-    for pattern in patterns:
+    """The first pattern is written and must have all axes; those that are only read may lack H and W."""
+    ours = {*axes.parse(canonical)}
+    for pattern, spare in zip(patterns, [set[str](), *[{"H", "W"}] * len(patterns)], strict=False):
         try:
-            theirs, ours = {*axes.parse(pattern)} - {"1"}, {*axes.parse(canonical)}
+            theirs = {*axes.parse(pattern)} - {"1"}
         except ValueError as error:
             yield f"{where}: {error}"
             continue
-        if pattern_missing := (ours - theirs) - {"H", "W"}:
-            yield f"{where}: `{pattern}` lacks the axes {', '.join(sorted(pattern_missing))}"
+        if missing := ours - theirs - spare:
+            yield f"{where}: `{pattern}` lacks the axes {', '.join(sorted(missing))}"
+        if stray := theirs - ours:
+            yield f"{where}: `{pattern}` has the axes {', '.join(sorted(stray))}, expected {canonical}"
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -167,7 +254,9 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MappingError(f"`{path}` cannot be opened: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise MappingError(f"`{path}` is nested too deeply for a mapping file") from None
+    except ValueError as error:  # not UTF-8, not TOML, or a number of more digits than Python reads
         raise MappingError(f"`{path}` is not TOML", facts=[str(error)]) from None
 
 

@@ -48,6 +48,7 @@ class Match:
         return len(self.missing) + len(self.unexpected) + len(self.misshapen)
 
 
+AS_ASKED = "as asked"  # the reason for leaving out what the user named
 AUTOMATIC = re.compile(r"_\d+$")  # what automatic numbering adds to the stem
 
 
@@ -119,8 +120,10 @@ def attempt(
     checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect, depth: int, head: bool, ignore: Sequence[str] = ()
 ) -> Match:
     """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
-    prefix, tensors = strip_prefixes(checkpoint.tensors, dialect.prefixes)
-    tensors, ignored = _ignore(tensors, dialect, ignore)
+    tensors, ignored = _ignore(checkpoint.tensors, dialect, ignore)  # before the prefixes, which what is left may share
+    prefix, tensors = strip_prefixes(tensors, dialect.prefixes)
+    tensors, more = _ignore(tensors, dialect, ignore)
+    ignored = {told: ignored.get(told, 0) + more.get(told, 0) for told in {**ignored, **more}}
     layers = implementation.family.build(depth, head, implementation.attributes)
     table = positions(implementation, dialect, depth, head)
     names = resolve([layer for layer in layers if layer.parameters], table, dialect, tensors)
@@ -157,7 +160,7 @@ def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> tu
 
 
 def _ignore(tensors: Mapping[str, Tensor], dialect: Dialect, asked: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, int]]:
-    reasons = {**dialect.ignored, **dict.fromkeys(asked, "as asked")}
+    reasons = {**dialect.ignored, **dict.fromkeys(asked, AS_ASKED)}
     kept, ignored = {}, dict[str, int]()
     for name, tensor in tensors.items():
         if pattern := next((pattern for pattern in reasons if fnmatchcase(name, pattern)), None):
@@ -181,6 +184,9 @@ def resolve(
     for name in present:
         if name not in claimed:
             automatic.setdefault(AUTOMATIC.sub("", name), []).append(name)
+    if not dialect.file_order:  # some formats sort names as text: conv2d_10 before conv2d_9
+        for kin in automatic.values():
+            kin.sort(key=_count)
     taken: dict[tuple[str, str], int] = {}
     for layer in layers:
         if names[layer.name]:
@@ -196,6 +202,11 @@ def resolve(
     return names
 
 
+def _count(name: str) -> int:
+    match = AUTOMATIC.search(name)
+    return int(match[0][1:]) if match else 0
+
+
 def _misfits(layers: Sequence[Layer], bound: Mapping[str, tuple[str, str]], tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Weights whose shape does not fit the graph: kernel sizes, and channels that do not meet."""
     channels: dict[str, int] = {}
@@ -208,6 +219,8 @@ def _misfits(layers: Sequence[Layer], bound: Mapping[str, tuple[str, str]], tens
         first = channels.get(layer.inputs[0])
         for parameter, sizes in shapes.items():
             theirs = bound[f"{layer.name}.{parameter}"][0]
+            if 0 in sizes.values():
+                yield f"`{theirs}` is empty"
             if {sizes.get("H", layer.kernel), sizes.get("W", layer.kernel)} != {layer.kernel}:
                 yield f"`{theirs}` is a {sizes['H']}x{sizes['W']} kernel, expected {layer.kernel}x{layer.kernel}"
             expected = sizes.get("I", sizes.get("C")) if first is None else first
@@ -238,7 +251,7 @@ def no_network(where: str, closest: Match) -> NetworkError:
     if closest.missing and all(n.rpartition(closest.dialect.separator)[2] in statistics for n in closest.missing):
         hints.append("the batch norms' statistics are missing: save `state_dict()`, not `named_parameters()`")
     elif closest.bound and closest.unexpected and not (closest.missing or closest.misshapen):
-        hints.append(f"if these are not part of the network, leave them out: `--ignore '{closest.unexpected[0]}'`")
+        hints.append("what is no part of the network's answer, an auxiliary head for one, is left out with `--ignore PATTERN`")
     return NetworkError(f"`{where}` holds no network that xconvert knows", facts=facts, hints=hints)
 
 

@@ -120,7 +120,8 @@ class Model:
 
     ``weights``: ``"<layer>.<parameter>"`` → Tensor, every parameter of every layer and no other. ``attributes``: a
     value for each of the family's attributes. ``preprocessing``: how images become inputs, as in the mapping files.
-    ``implementation``: the mapping whose names the weights came under.
+    ``implementation``: the mapping whose names the weights came under. ``omitted``: what the file has and the user
+    asked to leave out.
     """
 
     family: Family
@@ -131,6 +132,7 @@ class Model:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     implementation: str = ""
     notes: tuple[str, ...] = ()
+    omitted: tuple[str, ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:

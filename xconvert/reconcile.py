@@ -55,7 +55,7 @@ def folded_gamma(gamma: Array, variance: Array, source: float, target: float) ->
     """
     exact = variance.astype(np.float64)
     if not ((exact + source > 0).all() and (exact + target > 0).all()):
-        raise ValueError(f"variance + epsilon is {min((exact + min(source, target)).min(), np.inf):g}")
+        raise ValueError(f"variance + epsilon is {(exact + min(source, target)).min():g}")
     folded = gamma.astype(np.float64) * np.sqrt((exact + target) / (exact + source))
     return folded.astype(folded_dtype(gamma.dtype))
 

@@ -80,6 +80,7 @@ def conversion(source: str, report: Report) -> str:
     head = f"{click.style(clean(source), bold=True)} → {click.style(clean(report.output), bold=True)}"
     accepted = ", ".join(f"`{change['attribute']}`" for change in report.changes if change["action"] == "accepted")
     told = "verified: same answer" + (f", but for {accepted}" if accepted else "")
+    told += f", without {', '.join(report.omitted)}" if report.omitted else ""
     told = click.style(told, fg="green") if report.verified else "not verified"
     return "\n".join([head, *rows(pairs), told, *notes(report.notes)])
 
@@ -143,7 +144,7 @@ def verdict(report: Report) -> str:
         return click.style("different", fg="red", bold=True) + f": {failed.name}"
     if first := report.first_divergence:
         output = max(report.outputs, key=lambda layer: layer.relative)
-        moved = f"the output moves by {output.maximum / output.scale:.1e} of its largest value at {output.size}×{output.size}"
+        moved = f"the output moves by {output.moved:.1e} of its largest value at {output.size}×{output.size}"
         return click.style("different", fg="red", bold=True) + f": first at `{first.name}` ({first.size}×{first.size}); {moved}"
     worst = max(report.outputs, key=lambda layer: layer.relative)
     return click.style("equal", fg="green", bold=True) + f": {_output(report)} agree, {_error(worst)}"

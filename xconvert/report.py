@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 SCHEMA = 1  # of the JSON; raised when a field changes its meaning
@@ -33,6 +33,11 @@ class LayerError:
         """Within tolerance; not a number never is."""
         return self.relative <= self.allowed
 
+    @property
+    def moved(self) -> float:
+        """The largest difference as a share of the largest reference value; infinite where all of that is zero."""
+        return self.maximum / self.scale if self.scale else math.inf if self.maximum else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON types."""
         numbers = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(self).items()}
@@ -54,7 +59,7 @@ class Report:
 
     ``source`` and ``target`` describe the two sides. ``checks`` are in the order in which they were made. ``layers``:
     every layer compared, in order of execution, for every size. ``changes``: what was folded or accepted.
-    ``effects``: accepted differences and how far they move the output. ``notes``: one clause each.
+    ``notes``: one clause each. ``omitted``: what the source has and the result, as asked, has not.
     """
 
     source: Mapping[str, Any]
@@ -64,7 +69,8 @@ class Report:
     changes: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     precision: str = ""
-    output: str = field(default="")
+    output: str = ""
+    omitted: tuple[str, ...] = ()
 
     @property
     def verified(self) -> bool:

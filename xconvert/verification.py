@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,9 @@ import numpy as np
 
 from xconvert import formats
 from xconvert.backends import find, forward, forward_each
-from xconvert.compare import compare
-from xconvert.errors import UsageError, VerificationError
-from xconvert.implementation import Implementation, written_names
+from xconvert.compare import check_finite, compare
+from xconvert.errors import AmbiguousError, UsageError
+from xconvert.implementation import written_names
 from xconvert.loading import load, save
 from xconvert.mappings import library
 from xconvert.model import Array, Checkpoint, Model
@@ -47,6 +47,8 @@ def verify(
     them ``mappings`` and ``ignore`` hold for ``b`` too. Raises the subclasses of ``XconvertError`` for what cannot be
     compared at all.
     """
+    if tolerance is not None and not 0 < tolerance < float("inf"):
+        raise UsageError(f"the tolerance cannot be {tolerance}", hints=["give a positive number, such as `--tolerance 1e-5`"])
     if (b is None) == (backend is None):
         raise UsageError(
             "one checkpoint is compared with a backend, two with each other", hints=["give a second file, or `--backend NAME`"]
@@ -55,13 +57,19 @@ def verify(
     if backend is not None:
         return _verify_backend(first, backend, dtype, sizes, tolerance)
     assert b is not None  # noqa: S101  (told above)
-    second = _model(b, {name: value for name, value in options.items() if name in ("mappings", "ignore")})
+    try:
+        second = _model(b, {name: value for name, value in options.items() if name in ("mappings", "ignore")})
+    except AmbiguousError as error:  # its hint is an option, and options speak of the first
+        raise AmbiguousError(error.message, facts=error.facts, hints=["name it first: options speak of the first file"]) from None
     checks = structure(first, second)
     if not all(check.ok for check in checks):
         return Report(describe(first), describe(second), tuple(checks))
-    checks.append(values(first, second))
+    told, unexplained = values(first, second)
+    checks.append(told)
     layers = compare_models(first, second, sizes, tolerance)
-    return Report(describe(first), describe(second), tuple(checks), tuple(layers), precision="float64")
+    notes = [f"{len(unexplained)} weights differ without moving these probe images"] if unexplained else []
+    report = Report(describe(first), describe(second), tuple(checks), tuple(layers), precision="float64")
+    return replace(report, notes=tuple(notes) if report.equal else ())
 
 
 def _model(given: Path_ | Model, options: Mapping[str, Any]) -> Model:
@@ -98,27 +106,30 @@ def structure(a: Model, b: Model) -> list[Check]:
     )
     checks.append(Check("shapes", not unlike, told))
     dtypes = [", ".join(sorted({t.dtype.name for t in m.weights.values()})) for m in (a, b)]
-    return [*checks, Check("dtypes", True, dtypes[0] if dtypes[0] == dtypes[1] else " against ".join(dtypes))]
+    checks.append(Check("dtypes", True, dtypes[0] if dtypes[0] == dtypes[1] else " against ".join(dtypes)))
+    return [*checks, Check("preprocessing", True, _preprocessing(a.preprocessing, b.preprocessing))]
+
+
+def _preprocessing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """The settings that differ. They are no part of the network, so they are told and fail nothing."""
+    unlike = [f"{key} {a.get(key)} against {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    return "the same" if not unlike else "; ".join(unlike)
 
 
 def _network(model: Model) -> str:
     return f"{model.family.name} of {model.depth} middle blocks"
 
 
-def values(a: Model, b: Model) -> Check:
-    """How many weights are bit-equal, and whether those that are not are what folding epsilon makes of them."""
+def values(a: Model, b: Model) -> tuple[Check, list[str]]:
+    """How many weights are bit-equal, and those that are neither that nor what folding epsilon makes of them."""
     different = [name for name in a.weights if not same_bits(a.weights[name].read(), b.weights[name].read())]
-    equal = f"{len(a.weights) - len(different)} bit-equal"
-    if not different:
-        return Check("values", True, equal)
     unexplained = [name for name in different if not folds_to(a, b, name)]
+    told = f"{len(a.weights) - len(different)} bit-equal"
+    if folded := len(different) - len(unexplained):
+        told += f", {folded} differ as folding `bn_epsilon` makes them, within {ULP} ulp"
     if unexplained:
-        return Check(
-            "values",
-            True,
-            f"{equal}, {len(different)} differ: {', '.join(unexplained[:4])}{' …' if len(unexplained) > 4 else ''}",
-        )
-    return Check("values", True, f"{equal}, {len(different)} differ as folding `bn_epsilon` makes them, within {ULP} ulp")
+        told += f", {len(unexplained)} differ: {', '.join(unexplained[:4])}{' …' if len(unexplained) > 4 else ''}"
+    return Check("values", True, told), unexplained
 
 
 def folds_to(a: Model, b: Model, name: str) -> bool:
@@ -177,50 +188,38 @@ def _compare(
     errors: list[LayerError] = []
     for size, probe, found in zip(sizes, probes, other(batches=probes, taps="all"), strict=True):
         reference = forward(model, probe, dtype="float64", taps="all")
-        _check_finite(model, reference)
+        check_finite(model, reference)
         rounded = forward(model, probe, dtype="float32", taps="all") if calibrated else None
         errors += compare(names, size, reference, found, rounded, tolerance)
     order = {name: i for i, name in enumerate(names)}
     return sorted(errors, key=lambda error: order[error.name])  # by layer, then by size: the first over tolerance parts first
 
 
-def _check_finite(model: Model, reference: Mapping[str, Array]) -> None:
-    for layer in model.layers:
-        if layer.name in reference and not np.isfinite(reference[layer.name]).all():
-            bad = [name for name, tensor in model.weights.items() if not np.isfinite(tensor.read().astype(np.float64)).all()]
-            negative = [
-                n for n, t in model.weights.items() if n.endswith(".variance") and (t.read().astype(np.float64) < 0).any()
-            ]
-            facts = [f"not finite: {', '.join(bad[:4])}"] if bad else []
-            facts += [f"negative variance: {', '.join(negative[:4])}"] if negative else []
-            raise VerificationError(f"the source network's own answer is not finite, from `{layer.name}` on", facts=facts)
-
-
 def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int], tolerance: float | None) -> Report:
     executor = find(backend)
     source, target = describe(model), {"backend": backend, "describes": executor.describes}
     if executor.kind == "graph":
-        layers = compare_backend(model, model, backend, sizes, dtype, {}, None, tolerance)
+        layers = compare_backend(model, model, backend, sizes, dtype, native_names(backend, model), None, tolerance)
         return Report(source, target, layers=tuple(layers), precision=dtype)
     known = library()
     implementation = known.find(backend, model.family)
-    fmt = formats.format_for_writing(Path("a" + executor.suffix))
+    fmt = formats.format_for_writing(Path("a" + executor.opens[0]))
     dialect = known.dialects[fmt.dialects.get(implementation.dialect, implementation.dialect)]
     given, changes = reconcile(model, implementation.attributes)
-    names = native_names(backend, implementation, model)
+    names = native_names(backend, model)
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
-        path = Path(folder, "model" + executor.suffix)
-        assert fmt.write is not None  # noqa: S101  (a backend's suffix is written)
+        path = Path(folder, "model" + executor.opens[0])
+        assert fmt.write is not None  # noqa: S101  (what a class opens is written)
         fmt.write(path, save(given, implementation, dialect))
         layers = compare_backend(model, given, backend, sizes, dtype, names, path, tolerance)
     return Report(source, target, layers=tuple(layers), changes=tuple(asdict(change) for change in changes), precision=dtype)
 
 
-def native_names(backend: str, implementation: Implementation, model: Model) -> dict[str, str]:
-    """Our layer → its name in what ``backend`` runs: in the class of that name, or under the names of ``implementation``."""
+def native_names(backend: str, model: Model) -> dict[str, str]:
+    """Our layer → its name in what ``backend`` runs: in the class of that name, or as the framework's files have it."""
     known = library()
-    if find(backend).kind == "class":
-        implementation = known.find(backend, model.family)
+    customary = known.dialects[backend].default[0] if find(backend).kind == "graph" else backend
+    implementation = known.find(customary, model.family)
     return written_names(implementation, known.dialects[implementation.dialect], model.depth, model.head)
 
 

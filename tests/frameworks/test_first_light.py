@@ -183,6 +183,28 @@ def test_the_real_classes_compute_the_torch_checkpoint(timm: Path, backend: str)
     assert len({layer.name for layer in report.layers}) > 60
 
 
+@pytest.mark.parametrize("wrapped", ["n.state_dict()", "torch.nn.DataParallel(n).state_dict()", "torch.compile(n).state_dict()"])
+def test_a_built_network_converts_back_however_it_was_saved(tmp_path: Path, wrapped: str) -> None:
+    """Its padding and epsilon, which no tensor shows, come back with it."""
+    source = Path(__file__).parents[2] / "fixtures" / "keras.h5"
+    code = "import sys, torch, xconvert; n = xconvert.build(sys.argv[1], 'torch'); torch.save(" + wrapped + ", sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, source, tmp_path / "saved.pth"], check=True, capture_output=True)
+    assert load(tmp_path / "saved.pth").values == KERAS
+    assert verify(source, tmp_path / "saved.pth", sizes=(75, 96)).equal
+
+
+def test_a_whole_network_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "fixtures" / "keras.h5"
+    code = """
+import sys, torch, xconvert
+x = torch.rand(1, 3, 75, 75)
+n = xconvert.build(sys.argv[1], "torch")
+torch.save(n, sys.argv[2])
+assert torch.equal(torch.load(sys.argv[2], weights_only=False)(x), n(x))
+"""
+    subprocess.run([sys.executable, "-c", code, source, tmp_path / "whole.pth"], check=True, capture_output=True)
+
+
 # Checkpoints as people have them, each written by the real framework, narrow for speed:
 # (kind, file, attributes, options, what is told).
 AS_FOUND = [

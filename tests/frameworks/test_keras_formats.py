@@ -14,6 +14,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import xconvert
+from xconvert.errors import NetworkError
 from xconvert.formats import format_for_writing, read
 from xconvert.model import Checkpoint, Tensor
 
@@ -228,3 +230,102 @@ print(json.dumps(shapes))
         write(tmp_path / name, Checkpoint(tensors))
     for line in run(XCEPTION, tmp_path, "a.h5", "a.weights.h5").splitlines():
         assert json.loads(line) == list(range(1, 237))
+
+
+# Narrow Xceptions of the real class, and what is done to them; `keep` are those that stay the same function.
+VARIANTS = """
+from tests.frameworks.make_keras import _hub, _narrow
+xception = _narrow(16)
+image = lambda: L.Input((96, 96, 3))
+whole = lambda **how: xception.Xception(weights=None, classes=4, **how)
+base = lambda: xception.Xception(weights=None, include_top=False, input_shape=(96, 96, 3))
+pooled = L.GlobalAveragePooling2D
+
+def ended(x, *layers):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+def around(*layers):
+    start = image()
+    return keras.Model(start, ended(start, *layers))
+
+def edited(*kinds, start="", last=0, **changed):
+    config = json.loads(whole(classifier_activation=None).to_json())
+    for kind in kinds:
+        named = [layer["config"] for layer in config["config"]["layers"] if layer["class_name"] == kind]
+        for layer in [layer for layer in named if layer["name"].startswith(start)][-last:]:
+            layer.update(changed)
+    return keras.models.model_from_json(json.dumps(config))
+
+def save(name, model):
+    for suffix in (".h5", ".keras"):
+        model.save(f"{folder}/{name}{suffix}")
+
+save("keep-softmax", whole())
+save("keep-headless", base())
+save("keep-nested", around(base(), pooled(), L.Dropout(0.1), L.Dense(4)))
+head = keras.Sequential([pooled(), L.Dropout(0.1), L.Dense(4)])
+save("keep-sequential", keras.Sequential([L.Input((96, 96, 3)), base(), head]))
+save("keep-hub", _hub(np.zeros((128, 4)), 3, 16))
+save("keep-hub-nested", around(_hub(None, 3, 16), pooled(), L.Dense(4)))
+save("max", around(base(), L.GlobalMaxPooling2D(), L.Dense(4)))
+save("swish", edited("Activation", activation="swish"))
+save("stride", edited("MaxPooling2D", "Conv2D", last=1, strides=[1, 1]))
+save("epsilon", edited("BatchNormalization", start="block1_", epsilon=0.01))
+save("conv", edited("SeparableConv2D", start="block14", dilation_rate=[2, 2]))
+save("rescaling", around(L.Rescaling(1 / 127.5, -1), base(), pooled(), L.Dense(4)))
+save("operations", around(lambda x: x / 127.5 - 1, base(), pooled(), L.Dense(4)))
+"""
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if importlib.util.find_spec("keras_hub") is None:
+        pytest.skip("keras-hub is not installed")
+    folder = tmp_path_factory.mktemp("variants")
+    run(VARIANTS, folder)
+    return folder
+
+
+def test_what_keras_says_of_its_layers_is_held_against_the_graph(variants: Path) -> None:
+    files = sorted(variants.iterdir())
+    assert len(files) == 26
+    for path in files:
+        if path.stem.startswith("keep"):
+            model = xconvert.load(path)
+            assert (model.depth, "left off the final `softmax`; answers are logits" in model.notes) == (8, "softmax" in path.stem)
+            assert "hub" in path.stem or model.attributes["bn_epsilon"].source.startswith("the file's ")
+        else:
+            with pytest.raises(NetworkError, match="is not the Xception that its weights fit"):
+                xconvert.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_what_is_built_here_and_saved_by_keras_agrees(tmp_path: Path, suffix: str) -> None:
+    code = """
+import xconvert
+xconvert.build(sys.argv[3], "keras").save(sys.argv[4])
+"""
+    run(code, tmp_path, str(Path(__file__).parents[2] / "fixtures" / "timm.pth"), str(tmp_path / f"a{suffix}"))
+    model = xconvert.load(tmp_path / f"a{suffix}", implementation="keras.applications")
+    assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
+
+
+def test_what_keras_2_says_of_its_layers_agrees(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tf_keras") is None:
+        pytest.skip("tf_keras is not installed")
+    code = """
+base = keras.applications.Xception(weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3))
+end = keras.Sequential([L.Dropout(0.1), L.Dense(5, activation="softmax")])
+for name in ("a.h5", "a.keras"):
+    keras.Sequential([base, end]).save(f"{folder}/{name}")
+start = L.Input((96, 96, 3))
+keras.Model(start, L.Dense(5)(base(keras.applications.xception.preprocess_input(start)))).save(f"{folder}/b.keras")
+"""
+    run(code, tmp_path, keras="tf_keras")
+    for name in ("a.h5", "a.keras"):
+        assert "left off the final `softmax`; answers are logits" in xconvert.load(tmp_path / name).notes
+    with pytest.raises(NetworkError) as caught:
+        xconvert.load(tmp_path / "b.keras")
+    assert caught.value.facts[0] == "`tf.math.truediv` (TFOpLambda) is not part of it"

@@ -47,10 +47,10 @@ class Job:
 class Backend:
     """What one backend module offers.
 
-    ``kind``: ``"graph"`` executes ``Job.layers``; ``"class"`` loads ``Job.path`` into the framework's own model
-    class, whose mapping has the backend's name, written under ``suffix``. ``requires``: modules it imports. ``run``
-    returns activations by layer name, maps as (N, H, W, C), always those of the last layer, and of ``taps`` as far as
-    it can see them.
+    ``kind``: ``"graph"`` executes ``Job.layers`` and bears the name of a dialect; ``"class"`` is a zoo's own model class and
+    bears the name of its mapping. ``requires``: modules it imports. ``opens``: suffixes of files that the framework itself
+    can load as ``Job.path``, the one to write first; a class needs one. ``run`` returns activations by layer name, maps as
+    (N, H, W, C), always those of the last layer, and of ``taps`` as far as it can see them.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Backend:
     requires: tuple[str, ...]
     kind: Literal["graph", "class"]
     run: Callable[[Job], dict[str, Array]]
-    suffix: str = ""
+    opens: tuple[str, ...] = ()
 
     @property
     def installed(self) -> bool:

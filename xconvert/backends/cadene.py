@@ -42,5 +42,10 @@ def import_xception() -> Any:
 
 
 BACKEND = Backend(
-    "cadene", TITLE, requires=("torch", "pretrainedmodels", "safetensors"), kind="class", run=run, suffix=".safetensors"
+    "cadene",
+    TITLE,
+    requires=("torch", "pretrainedmodels", "safetensors"),
+    kind="class",
+    run=run,
+    opens=(".safetensors", ".pth", ".pt"),
 )

@@ -1,7 +1,9 @@
-"""Keras runs our graph, as an ordinary functional ``keras.Model``: whatever the attributes, the same function as the reference.
+"""Keras runs our graph, as an ordinary functional ``keras.Model``: whatever the attributes, the same function as the
+reference.
 
-Layers are those of ``keras.applications`` under the names of the implementation; a depthwise and a pointwise convolution of
-one name are one ``SeparableConv2D``. Their order is Keras' own too, so files that Keras loads by position fit.
+Layers are those of ``keras.applications`` under the names of the implementation; a depthwise and a pointwise
+convolution of one name are one ``SeparableConv2D``. Their order is Keras' own too, so files that Keras loads by
+position fit.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ AXES = {"depthwise": "H W C 1", "pointwise": "1 1 I O"}
 
 
 def build(layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[str, str], record: str = "") -> Any:
-    """The graph as a trainable functional ``keras.Model``: (N, H, W, channels) of any size → logits (N, classes), or the
-    last map.
+    """The graph as a trainable functional ``keras.Model``: (N, H, W, channels) of any size → logits (N, classes), or
+    the last map.
 
-    ``weights``: ``"<layer>.<parameter>"`` in canonical axes; their shapes decide every width. ``names``: layer → Keras
-    layer name; a layer without one has its own, with underscores for dots. Variables are float32, or float64 if any of
-    ``weights`` is. ``record`` is not needed: the configurations of the layers say the same, and Keras saves them.
+    ``weights``: ``"<layer>.<parameter>"`` in canonical axes; their shapes decide every width. ``names``: layer →
+    Keras layer name; a layer without one has its own, with underscores for dots. Variables are float32, or float64 if
+    any of ``weights`` is. ``record`` is not used: the configurations of the layers say the same, where the model is
+    saved whole.
 
     A network with symmetric pools holds ``SymmetricMaxPooling2D``; import it from here before loading a saved one.
     """
@@ -125,14 +128,17 @@ def _layer(layer: Layer, depthwise: Layer | None, arrays: Sequence[Array], **com
 
 @cache
 def symmetric_max_pooling() -> Any:
-    """``SymmetricMaxPooling2D``, made and registered with Keras when first asked for, because this file imports no Keras."""
+    """``SymmetricMaxPooling2D``, made and registered with Keras when first asked for, because this file imports no
+    Keras.
+    """
     import keras
 
     @keras.saving.register_keras_serializable(package="xconvert")
     class SymmetricMaxPooling2D(keras.layers.Layer):  # type: ignore[misc]
         """Max-pooling with ``padding`` pixels of minus infinity on every side, as PyTorch's ``MaxPool2d`` pads.
 
-        Keras' own padding puts an odd pixel at the end, and ``ZeroPadding2D`` would let zeros win over negative values.
+        Keras' own padding puts an odd pixel at the end, and ``ZeroPadding2D`` would let zeros win over negative
+        values.
         """
 
         def __init__(self, pool_size: int = 3, strides: int = 2, padding: int = 1, **kwargs: Any) -> None:
@@ -171,10 +177,17 @@ def run(job: Job) -> dict[str, Array]:
 
     image, outputs = _network(job.layers, job.weights, job.names, {*job.taps, job.layers[-1].name}, job.dtype)
     model = keras.Model(image, list(outputs.values()))
-    if job.path and job.path.suffix == ".h5":
+    if job.path:
         model.load_weights(str(job.path))
     computed = model(job.images.astype(job.dtype), training=False)
     return {name: np.asarray(output) for name, output in zip(outputs, keras.tree.flatten(computed), strict=True)}
 
 
-BACKEND = Backend("keras", "the graph as a functional Keras model", requires=("keras", "tensorflow"), kind="graph", run=run)
+BACKEND = Backend(
+    "keras",
+    "the graph as a functional Keras model",
+    requires=("keras", "tensorflow"),
+    kind="graph",
+    run=run,
+    opens=(".h5", ".weights.h5"),
+)

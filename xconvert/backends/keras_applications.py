@@ -31,4 +31,6 @@ def run(job: Job) -> dict[str, Array]:
     return activations(model, job)
 
 
-BACKEND = Backend("keras.applications", TITLE, requires=("keras", "tensorflow"), kind="class", run=run, suffix=".h5")
+BACKEND = Backend(
+    "keras.applications", TITLE, requires=("keras", "tensorflow"), kind="class", run=run, opens=(".h5", ".weights.h5")
+)

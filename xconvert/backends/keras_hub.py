@@ -51,4 +51,6 @@ def _stacks(job: Job) -> tuple[list[list[int]], list[bool]]:
     return [filters[i] for i in kept], [pools[i] for i in kept]
 
 
-BACKEND = Backend("keras-hub", TITLE, requires=("keras", "keras_hub", "tensorflow"), kind="class", run=run, suffix=".h5")
+BACKEND = Backend(
+    "keras-hub", TITLE, requires=("keras", "keras_hub", "tensorflow"), kind="class", run=run, opens=(".h5", ".weights.h5")
+)

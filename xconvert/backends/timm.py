@@ -41,5 +41,10 @@ def import_timm() -> Any:
 
 
 BACKEND = Backend(
-    "timm", TITLE, requires=("torch", "torchvision", "timm", "safetensors"), kind="class", run=run, suffix=".safetensors"
+    "timm",
+    TITLE,
+    requires=("torch", "torchvision", "timm", "safetensors"),
+    kind="class",
+    run=run,
+    opens=(".safetensors", ".pth", ".pt"),
 )

@@ -75,7 +75,14 @@ def _network_class() -> Any:
         def _step(self, layer: Layer, inputs: list[Any]) -> Any:
             return _apply(layer, inputs, self.get_submodule(self.places[layer.name]) if layer.parameters else None)
 
+    Network.__qualname__ = "Network"  # so that `torch.save(network)` and processes that are spawned find it, below
     return Network
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Network":
+        return _network_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _attach_record(module: Any, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
@@ -145,7 +152,7 @@ def run(job: Job) -> dict[str, Array]:
     import torch
 
     network = build(job.layers, job.weights, job.names)
-    if job.path and job.path.suffix in (".pth", ".pt", ".safetensors"):
+    if job.path:
         network.load_state_dict(read_state(job.path), strict=True)
     network.eval().to(getattr(torch, job.dtype))
     images = torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
@@ -171,4 +178,6 @@ def channels_last(output: Any) -> Array:
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
 
 
-BACKEND = Backend("torch", "the graph as a PyTorch module", requires=("torch",), kind="graph", run=run)
+BACKEND = Backend(
+    "torch", "the graph as a PyTorch module", requires=("torch",), kind="graph", run=run, opens=(".safetensors", ".pth", ".pt")
+)

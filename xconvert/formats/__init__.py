@@ -72,9 +72,11 @@ def format_for_writing(path: Path) -> Format:
 
 
 def _map(path: Path) -> mmap.mmap:
-    if path.is_dir():
-        raise UnreadableError(f"`{path}` is a folder", hints=["name the checkpoint file inside it"])
     try:
+        if path.is_dir():
+            raise UnreadableError(f"`{path}` is a folder", hints=["name the checkpoint file inside it"])
+        if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+            raise UnreadableError(f"`{path}` is not a regular file", hints=["write it to a file first"])
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:

@@ -24,6 +24,7 @@ from xconvert.formats._arrays import checked_shape, dtype_named, elements, shown
 from xconvert.model import Array, Tensor
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_VERSIONS = (b"\0", b"\1", b"\2", b"\3")  # of the superblock, the byte after the signature
 _ATTRIBUTE_LIMIT = 64512  # bytes; HDF5_OBJECT_HEADER_LIMIT in keras/src/legacy/saving/legacy_h5_format.py
 _FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32 and lzf: those that load no plugin and that h5py always has
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
@@ -31,10 +32,12 @@ _BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs o
 
 
 def is_hdf5(data: mmap.mmap | memoryview) -> bool:
-    """Whether the signature is at byte 0, 512, 1024, 2048 …, where HDF5 looks for it."""
+    """Whether the signature is at byte 0, 512, 1024, 2048 …, where HDF5 looks for it, and is not a part of something else."""
+    if data[:4] == b"PK\x03\x04":  # a zip archive may hold HDF5, and tensors any bytes
+        return False
     at = 0
     while at < len(data):
-        if data[at : at + len(_SIGNATURE)] == _SIGNATURE:
+        if data[at : at + len(_SIGNATURE)] == _SIGNATURE and (at == 0 or data[at + 8 : at + 9] in _VERSIONS):
             return True
         at = at * 2 or 512
     return False
@@ -226,9 +229,15 @@ def open_hdf5(path: Path, buffer: memoryview) -> Iterator[Hdf5]:
 
 @contextmanager
 def create_hdf5(path: Path) -> Iterator[Any]:
-    """A new ``h5py.File`` at ``path``, which is replaced if it exists; the same contents give the same bytes."""
-    with _h5py(path).File(path, "w") as root:
+    """A new ``h5py.File``, written to ``path`` at the end of the block; the same contents give the same bytes.
+
+    It is built in memory: where a disk is full, HDF5 prints a thousand lines and crashes, Python raises ``OSError``.
+    """
+    with _h5py(path).File("memory", "w", driver="core", backing_store=False) as root:
         yield root
+        root.flush()
+        image = root.id.get_file_image()
+    path.write_bytes(image)
 
 
 def put_tensor(group: Any, name: str, tensor: Tensor) -> None:

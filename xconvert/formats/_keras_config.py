@@ -1,31 +1,166 @@
-"""What a Keras model configuration says about attributes that are not in the weights. It is data here, and never run."""
+"""What a Keras model configuration says of its layers, and so of attributes that are not in the weights.
+
+It is data here, and never run.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xconvert.formats._arrays import shown
+from xconvert.formats._keras_models import within
 
 _BATCH_NORMS = {"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"}
 _OURS = "xconvert>"  # the package under which xconvert registers its own layers with Keras
-_SYMMETRIC_POOL = "SymmetricMaxPooling2D"
+_SYMMETRIC_POOL = _OURS + "SymmetricMaxPooling2D"
+_WRAPPERS = {"TimeDistributed", "Bidirectional", "SpectralNormalization"}  # change what the layer inside computes
+
+# Keras 1 → 2
+_CLASSES = {"Convolution2D": "Conv2D", "SeparableConvolution2D": "SeparableConv2D"}
+_OPTIONS = {"border_mode": "padding", "subsample": "strides", "bias": "use_bias", "dim_ordering": "data_format"}
+_DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
+_KEPT = (
+    *("kernel_size", "pool_size", "strides", "padding", "dilation_rate", "groups", "data_format", "use_bias", "activation"),
+    *("epsilon", "axis", "max_value", "negative_slope", "threshold"),
+)
 
 Evidence = dict[str, tuple[Any, str]]
 
 
-def evidence(text: str | bytes, source: str) -> tuple[Evidence, list[str]]:
-    """``bn_epsilon`` and ``pool_padding`` as the JSON ``text`` states them, as attribute → (value, ``source``), and notes.
+@dataclass(frozen=True, slots=True)
+class Description:
+    """``evidence`` and ``stated`` as in ``Checkpoint``, with notes; ``models`` are the paths of the nested models, None where
+    the configuration lists no layers.
+    """
 
-    Keras 1, 2 and 3, nested models included. Nothing is given for an attribute on which layers disagree, or for
-    pools that no Xception has; a note says so.
+    evidence: Evidence = field(default_factory=dict)
+    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    models: frozenset[str] | None = None
+
+    def without(self, models: Iterable[str]) -> Description:
+        """Nothing stated of nested ``models`` in the weights that list no layers here: they build them themselves."""
+        parts = {part for model in models for part in model.split("/")}
+        stated = {n: o for n, o in self.stated.items() if n not in parts or o["class"] in _WRAPPERS}
+        return replace(self, stated=stated)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A layer, or a nested model with ``layers``; ``model`` is the path of the nested model that it is part of."""
+
+    model: str
+    name: str
+    options: Mapping[str, Any]
+    has_layers: bool
+
+    @property
+    def path(self) -> str:
+        return f"{self.model}/{self.name}" if self.model else self.name
+
+
+def describe(text: str | bytes, source: str, *, key: str | None = None, numbered: bool = False) -> Description:
+    """What the JSON ``text`` states, of Keras 1, 2 and 3, nested models included.
+
+    ``key``: the path of the nested model that is meant, alone. ``numbered``: layers go by class and number, as in
+    ``.weights.h5``. No evidence is given for an attribute on which layers disagree, or for pools that no Xception has; a note
+    says so.
     """
     try:
-        layers = list(_layers(json.loads(text)))
+        config = json.loads(text)
+        listed = _listed(config)
+        everything = list(_layers(listed or [], "", numbered))
     except (ValueError, RecursionError):
-        return {}, [f"the {source} is not JSON and was not looked at"]
+        return Description(notes=(f"the {source} is not JSON and was not looked at",))
+    if listed is None:
+        return Description(stated=_task(config, numbered) if key is None else {})
+    models = frozenset(said.path for said in everything if said.has_layers)
+    chosen = [said for said in everything if not said.has_layers and (key is None or within(said.model, key))]
+    found, notes = _evidence([said.options for said in chosen], source)
+    return Description(found, _named(chosen), tuple(notes), models)
+
+
+def _task(model: Any, numbered: bool) -> dict[str, Mapping[str, Any]]:
+    """What keras-hub's classifiers say of their head, the only layers that they do not leave to a backbone."""
+    config = model.get("config") if isinstance(model, dict) else None
+    if not isinstance(config, dict) or not str(model.get("registered_name") or model.get("class_name")).startswith("keras_hub>"):
+        return {}
+    stated: dict[str, Mapping[str, Any]] = {}
+    if config.get("pooling") in ("avg", "max"):
+        kind = "GlobalMaxPooling2D" if config["pooling"] == "max" else "GlobalAveragePooling2D"
+        stated["pooler"] = {"class": kind, "name": "pooler", "calls": 1}
+    if config.get("activation") is not None:
+        dense = {"class": "Dense", "name": "predictions", "calls": 1, "activation": config["activation"]}
+        stated["dense" if numbered else "predictions"] = dense
+    return stated
+
+
+def _listed(item: Any) -> list[Any] | None:
+    """The layers of a model's configuration, a bare list for ``Sequential`` in Keras 1; None for what is no model."""
+    config = item.get("config") if isinstance(item, dict) else None
+    layers = config.get("layers") if isinstance(config, dict) else config
+    return layers if isinstance(layers, list) else None
+
+
+def _layers(items: Iterable[Any], model: str, numbered: bool) -> Iterator[_Said]:
+    """Every layer in order, each nested model before the layers in it."""
+    count: Counter[str] = Counter()
+    for item in items:
+        if not isinstance(item, dict) or not isinstance(item.get("config"), (dict, list)):
+            continue
+        options = _options(item)
+        stem = _snake(options["class"])
+        number = f"{stem}_{count[stem]}" if count[stem] else stem  # as _save_container_state in keras/src/saving/saving_lib.py
+        count[stem] += 1
+        inner = _listed(item)
+        said = _Said(model, number if numbered else options["name"] or number, options, inner is not None)
+        yield said
+        yield from _layers(inner or [], said.path, numbered)
+
+
+def _options(item: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``stated`` holds of a layer: its class, its own name, how often it is called, and options in the words of Keras 3."""
+    kind = str(item.get("registered_name") or item.get("class_name"))
+    config = item["config"] if isinstance(item["config"], dict) else {}
+    said = {_OPTIONS.get(option, option): value for option, value in config.items()}
+    if {"nb_row", "nb_col"} <= said.keys():
+        said["kernel_size"] = [said["nb_row"], said["nb_col"]]
+    if isinstance(said.get("data_format"), str):
+        said["data_format"] = _DATA_FORMATS.get(said["data_format"], said["data_format"])
+    kind = "Add" if kind == "Merge" and said.get("mode") == "sum" else _CLASSES.get(kind, kind)
+    kept = {option: _tupled(said[option]) for option in _KEPT if option in said}
+    calls = item.get("inbound_nodes")
+    times = len(calls) if isinstance(calls, list) and calls else 1
+    return {"class": shown(kind), "name": shown(str(config.get("name") or item.get("name") or "")), "calls": times, **kept}
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _snake(kind: str) -> str:
+    """``to_snake_case`` in keras/src/utils/naming.py, of a class without its package."""
+    name = re.sub(r"\W+", "", kind.rpartition(">")[2])
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)).lower()
+
+
+def _named(layers: Iterable[_Said]) -> dict[str, Mapping[str, Any]]:
+    """What is said of every layer by its name, or by its path where the name is taken."""
+    stated: dict[str, Mapping[str, Any]] = {}
+    for said in layers:
+        name = said.path if said.name in stated else said.name
+        while name in stated:
+            name += "'"
+        stated[name] = said.options
+    return stated
+
+
+def _evidence(layers: list[Mapping[str, Any]], source: str) -> tuple[Evidence, list[str]]:
     found: Evidence = {}
     notes = []
     for attribute, what, values in (
@@ -42,40 +177,25 @@ def evidence(text: str | bytes, source: str) -> tuple[Evidence, list[str]]:
     return found, notes
 
 
-def _layers(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(class name, configuration) of every layer, in order, at any depth."""
-    waiting = [config]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, list):
-            waiting.extend(reversed(item))
-        elif isinstance(item, dict):
-            name, inner = item.get("registered_name") or item.get("class_name"), item.get("config")
-            if isinstance(name, str) and isinstance(inner, dict):
-                yield name, inner
-            waiting.extend(reversed(item.values()))
-
-
-def _epsilons(layers: list[tuple[str, Mapping[str, Any]]]) -> dict[Any, list[str]]:
+def _epsilons(layers: list[Mapping[str, Any]]) -> dict[Any, list[str]]:
     """The epsilons of batch norms, each with the names of the layers that have it."""
     found: dict[Any, list[str]] = defaultdict(list)
-    for kind, config in layers:
-        epsilon = config.get("epsilon")
-        if kind in _BATCH_NORMS and isinstance(epsilon, float) and 0 < epsilon < 1:
-            found[epsilon].append(shown(str(config.get("name"))))
+    for options in layers:
+        epsilon = options.get("epsilon")
+        if options["class"] in _BATCH_NORMS and isinstance(epsilon, float) and 0 < epsilon < 1:
+            found[epsilon].append(options["name"])
     return found
 
 
-def _paddings(layers: list[tuple[str, Mapping[str, Any]]]) -> dict[Any, list[str]]:
+def _paddings(layers: list[Mapping[str, Any]]) -> dict[Any, list[str]]:
     """The paddings of max-pools of 3×3 with stride 2, each with the names of the layers that have it."""
     found: dict[Any, list[str]] = defaultdict(list)
-    for kind, config in layers:
-        name = shown(str(config.get("name")))
-        if kind.removeprefix(_OURS) == _SYMMETRIC_POOL:
-            found["symmetric"].append(name)
-        elif kind == "MaxPooling2D" and config.get("pool_size") == [3, 3] and config.get("strides") == [2, 2]:
-            padding = config.get("padding", config.get("border_mode"))  # border_mode: Keras 1
-            found["same_upper" if padding == "same" else shown(str(padding))].append(name)
+    for options in layers:
+        if options["class"] == _SYMMETRIC_POOL:
+            found["symmetric"].append(options["name"])
+        elif options["class"] == "MaxPooling2D" and options.get("pool_size") == (3, 3) and options.get("strides") == (2, 2):
+            padding = options.get("padding")
+            found["same_upper" if padding == "same" else shown(str(padding))].append(options["name"])
     return found
 
 

@@ -39,6 +39,11 @@ def natural_order(layers: Iterable[str]) -> list[str]:
     return [next(counting[_numbered(layer)[0]])[1] for layer in layers]
 
 
+def stem(layer: str) -> str:
+    """The name of ``layer`` without the number at its end."""
+    return _numbered(layer)[0]
+
+
 def _numbered(layer: str) -> tuple[str, int]:
     match = _NUMBERED.fullmatch(layer)
     return (match[1], int(match[2])) if match else (layer, 0)
@@ -47,15 +52,15 @@ def _numbered(layer: str) -> tuple[str, int]:
 def unwrap(path: Path, weights: Sequence[Weight], key: str | None) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors as ``<layer>/<name>``, the outer model's and those of the models nested in it, with notes on these.
 
-    ``key`` is the path of the nested model that is meant: it and the models in it, with the layers around it whose names it does
-    not use. Raises ``AmbiguousError`` when two models have layers of the same name, ``UnreadableError`` when there is no model
-    ``key`` or a name comes twice.
+    ``key`` is the path of the nested model that is meant: it and the models in it, and nothing around it. Raises
+    ``AmbiguousError`` when two models have layers of the same name, ``UnreadableError`` when there is no model ``key`` or a name
+    comes twice.
     """
     notes = []
     if key is not None:
         chosen = _chosen(path, weights, key)
-        if len(weights) > len(chosen):
-            notes.append(f"left out {len(weights) - len(chosen)} tensors outside the nested model `{key}`")
+        if around := _around(weights, key):
+            notes.append(f"left out {len(weights) - len(chosen)} tensors outside the nested model `{key}`: {around}")
         weights = chosen
     _check_names(path, weights)
     tensors: dict[str, Tensor] = {}
@@ -76,19 +81,28 @@ def _models(weights: Iterable[Weight]) -> dict[str, int]:
     return dict(models)
 
 
-def _within(model: str, outer: str) -> bool:
+def within(model: str, outer: str) -> bool:
+    """Whether ``model`` is ``outer`` or nested in it, both as paths."""
     return model == outer or not outer or model.startswith(f"{outer}/")
 
 
+def _around(weights: Sequence[Weight], key: str, most: int = 8) -> str:
+    """The layers outside the nested model ``key``, and the other nested models, each as a whole."""
+    outside = [w for w in weights if not within(w.model, key)]
+    # A model around the one that is meant is no whole: its layers are named one by one.
+    names = dict.fromkeys(f"`{w.layer if within(key, w.model) else w.model}`" for w in outside)
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return ", ".join([*list(names)[:most], *more])
+
+
 def _chosen(path: Path, weights: Sequence[Weight], key: str) -> list[Weight]:
-    inside = {weight.layer for weight in weights if _within(weight.model, key)}
     if key not in _models(weights):
         raise UnreadableError(
             f"`{path}` holds no nested model `{shown(key)}`",
             facts=_listed(_models(weights)),
             hints=[f"pass `--key {model}`" for model in _models(weights)] or ["leave `--key` away"],
         )
-    return [w for w in weights if _within(w.model, key) or (_within(key, w.model) and w.layer not in inside)]
+    return [weight for weight in weights if within(weight.model, key)]
 
 
 def _check_names(path: Path, weights: Sequence[Weight]) -> None:
@@ -103,7 +117,7 @@ def _check_names(path: Path, weights: Sequence[Weight]) -> None:
     raise AmbiguousError(
         f"`{path}` holds several models with layers of the same names",
         facts=[*_listed(candidates), f"in more than one: {', '.join(f'`{layer}`' for layer in list(clashing)[:3])}"],
-        hints=[f"pass `--key {model}`" for model in candidates],
+        hints=[f"`--key {model}` takes that model alone, without {_around(weights, model)}" for model in candidates],
     )
 
 

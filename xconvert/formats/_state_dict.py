@@ -16,7 +16,7 @@ from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
 from xconvert.model import Checkpoint, Tensor
 
 # Entries of a training checkpoint that may hold tensors and are never the network.
-_TRAINING = re.compile(r"optim|(lr_)?sched|(grad_|loss_)?scaler|amp(_|$)", re.IGNORECASE)
+_TRAINING = re.compile(r"optim(izer)?s?(_|$)|(lr_)?sched|(grad_|loss_)?scaler|amp(_|$)", re.IGNORECASE)
 _MAX_DEPTH = 8  # of a state dict in the file
 _MAX_VISITED = 200_000  # containers and tensors looked at, outer ones first
 _NODES = (dict, list, tuple, Opaque, TorchTensor, Unsupported)
@@ -45,12 +45,21 @@ def read_state_dict(
 
 
 def _metadata(chosen: Mapping[str, Any]) -> dict[str, str]:
-    """What ``torch.save`` keeps beside a state dict: the text under the empty name of its ``_metadata``."""
+    """What ``torch.save`` keeps beside a state dict: the text under the empty name of its ``_metadata``.
+
+    A network inside another module, such as ``DataParallel``, has its own record under that module's name for it.
+    """
     state = getattr(chosen, "state", None)
-    for name in ("_metadata", ""):
-        state = state.get(name) if isinstance(state, dict) else None
-    entries = state.items() if isinstance(state, dict) else ()
-    return {k: v for k, v in entries if isinstance(k, str) and isinstance(v, str)}
+    modules = state.get("_metadata") if isinstance(state, dict) else None
+    texts = [_texts(entries) for entries in modules.values()] if isinstance(modules, dict) else []
+    records = {entries["xconvert"] for entries in texts if "xconvert" in entries}
+    found = _texts(modules.get("")) if isinstance(modules, dict) else {}
+    return {"xconvert": records.pop(), **found} if len(records) == 1 else found  # two networks in one file: neither
+
+
+def _texts(entries: Any) -> dict[str, str]:
+    pairs = entries.items() if isinstance(entries, dict) else ()
+    return {k: v for k, v in pairs if isinstance(k, str) and isinstance(v, str)}
 
 
 @dataclass(frozen=True, slots=True)

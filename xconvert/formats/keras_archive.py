@@ -1,6 +1,6 @@
 """Keras 3's ``.keras``: a zip of ``metadata.json``, ``config.json`` and ``model.weights.h5``.
 
-The weights are read in place, without unpacking. The configuration gives evidence on attributes and is never evaluated: it may
+The weights are read in place, without unpacking. The configuration says what the layers are and is never evaluated: it may
 carry Python bytecode (Lambda layers). Not written: that takes the complete configuration of a model.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from xconvert.errors import UnreadableError
 from xconvert.formats import Format
-from xconvert.formats._keras_config import evidence
+from xconvert.formats._keras_config import Description, describe
 from xconvert.formats._zip import open_zip, sniff
 from xconvert.formats.keras_weights import read_store
 from xconvert.model import Checkpoint
@@ -35,9 +35,10 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
     index = open_zip(path, data)
     if _WEIGHTS not in index.names:
         raise UnreadableError(f"`{path}` holds no `{_WEIGHTS}`", facts=[f"it holds {len(index.names)} other files"])
-    checkpoint = read_store(path, index.view(_WEIGHTS), key)
-    found, remarks = evidence(bytes(index.view(_CONFIG)), _CONFIG) if _CONFIG in index.names else ({}, [])
-    return replace(checkpoint, evidence=found, notes=(*checkpoint.notes, *remarks), format="keras-archive")
+    said = Description()
+    if _CONFIG in index.names:
+        said = describe(bytes(index.view(_CONFIG)), _CONFIG, key=key, numbered=True)
+    return replace(read_store(path, index.view(_WEIGHTS), key, said), format="keras-archive")
 
 
 FORMAT = Format("keras-archive", "Keras 3 archive", (".keras",), matches, read, dialects={"keras": "keras_weights"})

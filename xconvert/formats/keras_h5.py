@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Format, keras_weights
 from xconvert.formats._arrays import shown
 from xconvert.formats._hdf5 import Hdf5, create_hdf5, is_hdf5, open_hdf5, put_strings, put_tensor
-from xconvert.formats._keras_config import evidence
-from xconvert.formats._keras_models import Weight, natural_order, unwrap
+from xconvert.formats._keras_config import Description, describe
+from xconvert.formats._keras_models import Weight, natural_order, stem, unwrap
 from xconvert.model import Checkpoint, Tensor
 
 _KERAS = {"backend", "keras_version", "layer_names", "model_config", "training_config"}  # attributes with a meaning to Keras
@@ -39,12 +39,14 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
     """
     with open_hdf5(path, memoryview(data)) as file:
         group = _weights_group(path, file)
-        tensors, notes = unwrap(path, list(_weights(file, group)), key)
         texts = file.texts(file.root)
+        said = describe(texts["model_config"], "model_config", key=key) if "model_config" in texts else Description()
+        weights = list(_weights(file, group, said.models))
+        tensors, notes = unwrap(path, weights, key)
         notes += _optimizer(file)
     metadata = {name: text for name, text in texts.items() if name not in _KERAS}
-    found, remarks = evidence(texts["model_config"], "model_config") if "model_config" in texts else ({}, [])
-    return Checkpoint(tensors, metadata, found, (*notes, *remarks), "keras-h5")
+    stated = said.without(weight.model for weight in weights).stated
+    return Checkpoint(tensors, metadata, said.evidence, stated, (*notes, *said.notes), "keras-h5")
 
 
 def _weights_group(path: Path, file: Hdf5) -> Any:
@@ -62,33 +64,38 @@ def _weights_group(path: Path, file: Hdf5) -> Any:
     )
 
 
-def _weights(file: Hdf5, group: Any) -> Iterator[Weight]:
+def _weights(file: Hdf5, group: Any, models: Collection[str] | None) -> Iterator[Weight]:
     layers = file.strings(group, "layer_names") or []
     if _TOP_LEVEL not in layers and _TOP_LEVEL in file.members(group):
         layers = [*layers, _TOP_LEVEL]
     for layer in layers:
         inner = file.group(group, layer)
         names = file.strings(inner, "weight_names") or []
-        for model, owner, name in _owners(layer, names):
+        for model, owner, name in _owners(layer, names, models):
             yield Weight(model, owner, re.sub(r":[0-9]+$", "", name.rpartition("/")[2]), file.tensor(inner, name))
 
 
-def _owners(layer: str, names: list[str]) -> list[tuple[str, str, str]]:
+def _owners(layer: str, names: list[str], models: Collection[str] | None) -> list[tuple[str, str, str]]:
     """(nested model or "", layer, weight name) for each of a group's ``weight_names``.
 
-    A weight name is the path that TensorFlow gave the variable, ``block1_conv1/kernel:0``. If all in the group have the same
-    parent, the group is a layer, whatever the parent is called: TensorFlow 1 made it unique, ``block1_conv1_1/kernel:0``.
+    A weight name is the path that TensorFlow gave the variable, ``block1_conv1/kernel:0``. A group with several
+    parents is a nested model. So is one with a single parent if the configuration says so, which lists the ``models``, or, where
+    there is none, if the parent is called like another layer; TensorFlow 1 made names unique, ``block1_conv1_1/kernel:0``.
     """
     parents = {name: name.rpartition("/")[0] for name in names}
     if len(set(parents.values())) <= 1:
-        return [("", layer, name) for name in names]
-    models: dict[str, dict[str, list[str]]] = {}
+        owner = next(iter(parents.values()), "").rpartition("/")[2]
+        own = stem(owner) in (layer, stem(layer)) if models is None else layer not in models
+        if own or not owner:
+            return [("", layer, name) for name in names]
+    nested: dict[str, dict[str, list[str]]] = {}
     for name, parent in parents.items():
         outer, _, owner = parent.rpartition("/")
-        model = outer if outer == layer or outer.startswith(f"{layer}/") else f"{layer}/{outer}".rstrip("/")
-        models.setdefault(model, {}).setdefault(owner or layer, []).append(name)
+        scopes = outer.split("/")  # may begin with those of models around this one
+        model = "/".join(scopes[scopes.index(layer) :]) if layer in scopes else f"{layer}/{outer}".rstrip("/")
+        nested.setdefault(model, {}).setdefault(owner or layer, []).append(name)
     # A partly frozen model lists what is trainable first; numbers that Keras gave still tell the order of layers.
-    return [(model, owner, name) for model, owned in models.items() for owner in natural_order(owned) for name in owned[owner]]
+    return [(model, owner, name) for model, owned in nested.items() for owner in natural_order(owned) for name in owned[owner]]
 
 
 def _optimizer(file: Hdf5) -> list[str]:

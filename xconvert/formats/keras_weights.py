@@ -15,6 +15,7 @@ from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Format
 from xconvert.formats._arrays import shown
 from xconvert.formats._hdf5 import Hdf5, create_hdf5, open_hdf5, put_tensor, root_names
+from xconvert.formats._keras_config import Description
 from xconvert.formats._keras_models import Weight, natural_order, unwrap
 from xconvert.model import Checkpoint, Tensor
 
@@ -39,8 +40,9 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
     return read_store(path, memoryview(data), key)
 
 
-def read_store(path: Path, buffer: memoryview, key: str | None) -> Checkpoint:
-    """As ``read``, for a file that is part of another."""
+def read_store(path: Path, buffer: memoryview, key: str | None, said: Description | None = None) -> Checkpoint:
+    """As ``read``, for a file that is part of another, which has ``said`` what the layers are."""
+    said = said or Description()
     with open_hdf5(path, buffer) as file:
         groups, _ = file.children(file.root)
         counts = {name: _count(path, file, groups.pop(name)) for name in _OTHERS if name in groups}
@@ -48,7 +50,8 @@ def read_store(path: Path, buffer: memoryview, key: str | None) -> Checkpoint:
         tensors, notes = unwrap(path, weights, key)
         metadata = file.texts(file.root)
     notes += [f"left out the {_OTHERS[name]} {count} tensors" for name, count in counts.items() if count]
-    return Checkpoint(tensors, metadata, notes=tuple(notes), format="keras-weights")
+    stated = said.without(weight.model for weight in weights).stated
+    return Checkpoint(tensors, metadata, said.evidence, stated, (*notes, *said.notes), "keras-weights")
 
 
 def _weights(path: Path, file: Hdf5, group: Any, at: tuple[str, ...]) -> Iterator[Weight]:
