@@ -205,6 +205,7 @@ def test_two_kinds_of_pools_are_refused_and_one_is_not() -> None:
         (lambda layers: layers.append(layer("Activation", "out", activation="linear")), None),
         (lambda layers: layers.append(layer("Reshape", "out")), None),
         (inserted(-1, layer("Flatten", "flatten"), layer("Dropout", "dropout")), None),
+        (inserted(1, layer("RandomFlip", "random_flip"), layer("RandomRotation", "random_rotation")), None),
         (turned("block1_conv1_act", "ReLU", max_value=None, negative_slope=0.0, threshold=0.0), None),
         (options("_bn", axis=[3]), None),
         (options("conv2d", padding="valid"), None),

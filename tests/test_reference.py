@@ -19,8 +19,6 @@ from xconvert.model import Checkpoint, Layer, Model, Tensor
 NETWORKS = {
     "keras_applications.xception_top": ("keras.applications", 2e-6),
     "timm.legacy_xception": ("timm", 3e-6),
-    "cadene.xception": ("cadene", 3e-6),
-    "lornatang.xception": ("lornatang", 3e-6),
     "mindcv.xception": ("mindcv", 3e-6),
 }
 # Their names of inner outputs → ours: torch counts blocks from 1, MindCV from 0, Keras its additions.
@@ -111,3 +109,16 @@ def test_an_unknown_tap_and_a_wrong_image_are_told(network: tuple[Oracle, Model]
         forward(model, np.zeros((1, 75, 75, 3), np.float32), taps=["block3.pol"])
     with pytest.raises(UsageError, match=r"the network takes \(N, H, W, 3\)"):
         forward(model, np.zeros((1, 3, 75, 75), np.float32))
+
+
+@pytest.mark.parametrize("name", ["cadene", "lornatang"])
+def test_the_torch_zoos_answer_alike(name: str) -> None:
+    """Their real classes gave the bits that timm's gave, for the same weights; so must their mappings."""
+    theirs, timm = oracle(f"{name}.xception"), oracle("timm.legacy_xception")
+    assert theirs.meta["weights_crc32"] == timm.meta["weights_crc32"]
+    for size in (75, 96, 150, 299):
+        assert np.array_equal(theirs.answers[f"logits64_{size}"], timm.answers[f"logits64_{size}"])
+    tensors = {t["name"]: Tensor.of(np.broadcast_to(np.float32(0), t["shape"])) for t in theirs.inventory["tensors"]}
+    a, b = (interpret(Checkpoint(tensors), name, implementation=n) for n in (name, "timm"))
+    assert (a.values, a.depth, a.weights.keys()) == (b.values, b.depth, b.weights.keys())
+    assert all(a.weights[n].shape == b.weights[n].shape for n in a.weights)

@@ -37,6 +37,7 @@ CALLED = {"max_pool": "max-pools", "relu": "activations `relu`", "add": "layers 
 HARMLESS = {
     *("InputLayer", "Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise", "ActivityRegularization"),
     "Identity",
+    *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomShear", "RandomContrast", "RandomBrightness"),
 }
 RESHAPING = {"Flatten", "Reshape"}  # harmless too, once maps are pooled
 FINAL = ("softmax", "sigmoid")  # activations of a classifier, which xconvert leaves off
