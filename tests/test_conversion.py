@@ -359,3 +359,37 @@ def test_inspect_says_what_is_there(folder: Path, capsys: pytest.CaptureFixture[
     assert told["dtypes"] == (["float16"] if "float16" in name else ["float32"])
     source = {"keras.h5": "the file's model_config", "keras.weights.h5": "mapping keras.applications"}.get(name, "mapping timm")
     assert told["attributes"]["bn_epsilon"]["source"] == source
+
+
+MY_DIALECT = """
+[mine]
+separator  = "."
+suffix     = ".npz"
+conv       = { weight = ["w", "H W I O"] }
+depthwise  = { weight = ["w", "H W C 1"] }
+pointwise  = { weight = ["w", "1 1 I O"] }
+linear     = { weight = ["w", "I O"], bias = ["b", "O"] }
+batch_norm = { gamma = ["g", "C"], beta = ["b", "C"], mean = ["m", "C"], variance = ["v", "C"] }
+"""
+MY_ZOO = """
+architecture = "xception"
+dialect      = "mine"
+describes    = "my zoo"
+names_of     = "timm"
+[attributes]
+bn_epsilon   = 1e-4
+pool_padding = "symmetric"
+"""
+
+
+def test_a_zoo_and_a_framework_of_ones_own_go_both_ways(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "maps").mkdir()
+    (folder / "maps" / "dialects.toml").write_text(MY_DIALECT)
+    (folder / "maps" / "myzoo.toml").write_text(MY_ZOO)
+    options = ["--mappings", folder / "maps"]
+    assert run(capsys, "check", folder / "maps" / "myzoo.toml", *options)[0] == 0
+    assert run(capsys, folder / "timm.pth", "--to", "myzoo", *options)[0] == 0
+    assert (folder / "timm.npz").exists()
+    assert run(capsys, folder / "timm.npz", "--to", "timm", "-o", folder / "back.pth", *options)[0] == 0
+    assert run(capsys, "verify", folder / "timm.npz", folder / "back.pth", "--sizes", "75", *options)[0] == 0
+    assert run(capsys, folder / "timm.npz", "--to", "timm", "-o", folder / "x.pth")[0] == 2  # unknown without the mapping

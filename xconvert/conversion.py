@@ -27,11 +27,13 @@ from xconvert.verification import check_written, compare_backend, compare_models
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a conversion goes: whose names, in which spelling and file format, and the attributes that must hold
-    there.
+    """Where a conversion goes: whose names, in which file format, and the attributes that must hold there.
+
+    ``own``: the dialect of the implementation; ``dialect``: the one of its family in which the format spells names.
     """
 
     implementation: Implementation
+    own: Dialect
     dialect: Dialect
     format: formats.Format
     path: Path
@@ -103,7 +105,7 @@ def _check_backend(backend: str, target: Target, model: Model) -> None:
 
 def _loads(backend: str, target: Target, model: Model) -> bool:
     """Whether the framework can load the file itself: a format that it opens, with the names that it expects."""
-    written = written_names(target.implementation, library().dialects[target.implementation.dialect], model.depth, model.head)
+    written = written_names(target.implementation, target.own, model.depth, model.head)
     return target.path.name.endswith(find(backend).opens) and native_names(backend, model) == written
 
 
@@ -146,7 +148,7 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
         )
     dialect = known.dialects[target_format.dialects.get(own.family, own.name)]
     wanted = {name: value for name, value in implementation.attributes.items() if framework is None or name in FOLDS}
-    return Target(implementation, dialect, target_format, path, wanted, framework is not None)
+    return Target(implementation, own, dialect, target_format, path, wanted, framework is not None)
 
 
 def _is_folder(path: Path) -> bool:
@@ -243,7 +245,7 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
         )
     normalisation = ("mean", "std", "channels")
     ours, customary = ([p.get(k) for k in normalisation] for p in (model.preprocessing, target.implementation.preprocessing))
-    if ours != customary:
+    if any(customary) and ours != customary:
         notes.append(f"images stay normalised as {model.implementation} does: mean {ours[0]}, std {ours[1]}, {ours[2]}")
     return notes
 
