@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -211,22 +212,25 @@ def main(args: Sequence[str] | None = None) -> None:
     from xconvert.errors import UsageError, XconvertError
 
     arguments = list(sys.argv[1:] if args is None else args)
+    if args is None and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` that has seen enough ends us quietly
     try:
         sys.exit(cli.main(arguments, prog_name="xconvert", standalone_mode=False) or 0)
     except XconvertError as problem:
         _fail(problem, arguments)
+    except click.exceptions.NoArgsIsHelpError as help_text:
+        click.echo(help_text.format_message(), err=True)
+        sys.exit(2)
     except click.UsageError as problem:
         message, _, hint = problem.format_message().rstrip(".").partition("\n")
         command = problem.ctx.command_path if problem.ctx else "xconvert"
         _fail(UsageError(message[:1].lower() + message[1:], hints=[hint or f"`{command} --help` shows the usage"]), arguments)
     except click.ClickException as problem:
         _fail(UsageError(problem.format_message()), arguments)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as problem:
-        where = f"`{problem.filename}`" if problem.filename else "the system"
-        _fail(UsageError(f"{where} cannot be used: {problem.strerror or problem}"), arguments)
+        reason = problem.strerror or str(problem)
+        told = f"`{problem.filename}` cannot be used: {reason}" if problem.filename else reason[:1].lower() + reason[1:]
+        _fail(UsageError(told), arguments)
     except (click.Abort, KeyboardInterrupt):
         click.echo("error: interrupted", err=True)
         sys.exit(130)
