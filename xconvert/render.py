@@ -50,9 +50,8 @@ def network(told: Mapping[str, Any]) -> str:
     if "backend" in told:
         return f"{told['backend']}: {told['describes']}"
     head = f"{told['classes']} classes" if told["classes"] else "no head"
-    return (
-        f"{told['implementation']}, {told['architecture']}, {head}, {told['parameters']:,} parameters, {'/'.join(told['dtypes'])}"
-    )
+    size = f"{told['parameters']:,} params, {'/'.join(told['dtypes'])}"
+    return f"{told['implementation']} {told['architecture']}, {head}, {size}"
 
 
 def conversion(source: str, report: Report) -> str:
@@ -71,9 +70,7 @@ def conversion(source: str, report: Report) -> str:
     ]
     if report.layers:
         worst = max(report.layers, key=lambda layer: layer.relative / layer.allowed)
-        pairs.append(
-            ("layers", f"all {len({layer.name for layer in report.layers})} agree; worst `{worst.name}`, {_error(worst)}")
-        )
+        pairs.append(("layers", f"all {len({layer.name for layer in report.layers})} agree; worst `{worst.name}` {_off(worst)}"))
         pairs.append(
             (_output(report), ", ".join(f"{o.size}×{o.size} {o.relative:.1e}" for o in report.outputs) + _allowed(report))
         )
@@ -93,8 +90,8 @@ def _allowed(report: Report) -> str:
     return f" (relative L2, {report.precision}; allowed {min(o.allowed for o in report.outputs):.1e})"
 
 
-def _error(layer: LayerError) -> str:
-    return f"relative L2 {layer.relative:.1e} of {layer.allowed:.1e} allowed"
+def _off(layer: LayerError) -> str:
+    return f"{layer.relative:.1e} of {layer.allowed:.1e} allowed"
 
 
 def verification(names: Sequence[str], report: Report, every: bool = False) -> str:
@@ -147,7 +144,7 @@ def verdict(report: Report) -> str:
         moved = f"the output moves by {output.moved:.1e} of its largest value at {output.size}×{output.size}"
         return click.style("different", fg="red", bold=True) + f": first at `{first.name}` ({first.size}×{first.size}); {moved}"
     worst = max(report.outputs, key=lambda layer: layer.relative)
-    return click.style("equal", fg="green", bold=True) + f": {_output(report)} agree, {_error(worst)}"
+    return click.style("equal", fg="green", bold=True) + f": {_output(report)} agree, relative L2 {_off(worst)}"
 
 
 def title(text: str) -> str:
