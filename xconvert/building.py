@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from xconvert.backends import find
 from xconvert.errors import UsageError
-from xconvert.implementation import written_names
-from xconvert.loading import load, save
+from xconvert.loading import load, record_of
 from xconvert.mappings import library
 from xconvert.model import Model
+from xconvert.verification import native_names
 
 
 def build(checkpoint: str | Path | Model, framework: str, **options: Any) -> Any:
@@ -25,16 +26,12 @@ def build(checkpoint: str | Path | Model, framework: str, **options: Any) -> Any
     ``save_weights``) do not, and want them from ``--set``. ``options`` are those of ``load``. Raises ``UsageError``
     when the framework is not installed.
     """
-    from importlib import import_module
-
     known = library()
     if framework not in known.dialects or not known.dialects[framework].default:
         raise UsageError(f"no framework is called `{framework}`", facts=["frameworks: torch, keras"])
     find(framework)
     model = checkpoint if isinstance(checkpoint, Model) else load(checkpoint, **options)
-    dialect = known.dialects[framework]
-    implementation = known.find(dialect.default[0], model.family)
-    names = written_names(implementation, dialect, model.depth, model.head)
+    implementation = known.find(known.dialects[framework].default[0], model.family)
     weights = {name: tensor.read() for name, tensor in model.weights.items()}
-    record = save(model, implementation, dialect).metadata["xconvert"]
-    return import_module(f"xconvert.backends.{framework}").build(model.layers, weights, names, record)
+    backend = import_module(f"xconvert.backends.{framework}")
+    return backend.build(model.layers, weights, native_names(framework, model), record_of(model, implementation))

@@ -16,7 +16,7 @@ from xconvert.backends import find
 from xconvert.effects import first_parting, measure, refusal
 from xconvert.errors import UsageError, VerificationError
 from xconvert.implementation import Dialect, Implementation, Library, written_names
-from xconvert.loading import load, save
+from xconvert.loading import interpret, load, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
 from xconvert.probe import NATIVE, SIZES
@@ -187,8 +187,9 @@ def _checked(
     mappings: Sequence[str | Path],
 ) -> tuple[list[Check], list[LayerError]]:
     """Everything verified about a file just written: what it holds, what it computes, what ``backends`` make of it."""
-    again = load(path, implementation=target.implementation.name, mappings=mappings)
-    checks = check_written(path, written, model, intended, changes, again)
+    found = formats.read(path)
+    again = interpret(found, str(path), implementation=target.implementation.name, mappings=mappings)
+    checks = check_written(written, found, model, intended, changes, again)
     accepted = {change.attribute: change.target for change in changes if change.action == "accepted"}
     reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
     layers = compare_models(reference, again, SIZES)

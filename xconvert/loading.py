@@ -149,13 +149,19 @@ def save(model: Model, implementation: Implementation, dialect: Dialect) -> Chec
             tensors[theirs] = rearranged(model.weights[f"{layer.name}.{parameter}"], canonical, pattern)
         for parameter, dtype in dialect.added.get(layer.op, {}).items():
             tensors[dialect.tensor(names[layer.name], parameter)] = Tensor.of(np.zeros((), dtype))
-    record = {
-        "version": __version__,
-        "implementation": implementation.name,
-        "attributes": model.values,
-        "preprocessing": dict(model.preprocessing),
-    }
-    return Checkpoint(tensors, {"xconvert": json.dumps(record)})
+    return Checkpoint(tensors, {"xconvert": record_of(model, implementation)})
+
+
+def record_of(model: Model, implementation: Implementation) -> str:
+    """What no tensor shows, as the JSON text that travels with a file of ``model`` under the names of ``implementation``."""
+    return json.dumps(
+        {
+            "version": __version__,
+            "implementation": implementation.name,
+            "attributes": model.values,
+            "preprocessing": dict(model.preprocessing),
+        }
+    )
 
 
 def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:

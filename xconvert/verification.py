@@ -92,9 +92,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def structure(a: Model, b: Model) -> list[Check]:
-    """Names, shapes and dtypes under canonical names. A dtype that differs is told, not failed: the numbers
-    decide.
-    """
+    """Names, shapes, dtypes and preprocessing. What differs in the latter two is told, not failed: the numbers decide."""
     only = sorted(a.weights.keys() ^ b.weights.keys())
     same = a.family is b.family and a.depth == b.depth
     told = f"{len(a.weights)} tensors" if not only else f"only on one side: {', '.join(only[:4])}{' …' if len(only) > 4 else ''}"
@@ -224,12 +222,11 @@ def native_names(backend: str, model: Model) -> dict[str, str]:
 
 
 def check_written(
-    path: Path, written: Checkpoint, source: Model, intended: Model, changes: Sequence[Change], again: Model
+    written: Checkpoint, found: Checkpoint, source: Model, intended: Model, changes: Sequence[Change], again: Model
 ) -> list[Check]:
-    """Re-read what was written: names, shapes and dtypes as meant; values bit-equal, or within ``ULP`` of the fold;
-    attributes.
+    """Whether ``found`` in the file, and the model ``again`` in it, are what was ``written`` and meant: names, shapes and
+    dtypes; values bit-equal, or within ``ULP`` of the fold; attributes.
     """
-    found = formats.read(path)
     names = list(found.tensors) == list(written.tensors) or sorted(found.tensors) == sorted(written.tensors)
     unlike = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].shape != t.shape]
     retyped = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].dtype != t.dtype]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from tests.frameworks.calibrate import calibrated, widths
+from tests.narrow import assert_folded_back
 from xconvert import convert, forward, load, verify
 from xconvert.architectures import families
 from xconvert.compare import ROUNDINGS, relative_l2
 from xconvert.errors import RefusedError
 from xconvert.probe import images
-from xconvert.verification import same_bits
 
 pytestmark = pytest.mark.framework
 
@@ -156,13 +156,7 @@ def test_a_timm_checkpoint_becomes_keras_and_timm_again(timm: Path) -> None:
             answers(timm)[f"float32_{size}"], forward(again, probe, backend="keras")["logits"]
         ) < ROUNDINGS * relative_l2(exact, rounded)
     convert(timm.with_name("back.h5"), timm.with_name("again.pth"), to="timm", verify_with=["timm"])
-    before, after = load(timm), load(timm.with_name("again.pth"))
-    for name, tensor in before.weights.items():
-        a, b = tensor.read(), after.weights[name].read()
-        if name.endswith(".gamma"):
-            assert (np.abs(a.astype(np.float64) - b) <= 2 * np.spacing(np.abs(a))).all(), name
-        else:
-            assert same_bits(a, b), name
+    assert_folded_back(load(timm), load(timm.with_name("again.pth")))
     with pytest.raises(RefusedError):
         convert(timm, to="keras.applications")
 

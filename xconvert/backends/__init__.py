@@ -29,8 +29,8 @@ class Job:
     """One forward pass.
 
     ``layers`` and ``weights`` (``"<layer>.<parameter>"``, canonical axes) describe the graph; ``names`` gives each
-    layer with parameters the name that a module or Keras layer has in the implementation at hand; ``path`` is the
-    checkpoint that a model class loads (kind ``"class"`` only). ``images``: (N, H, W, channels), already normalised.
+    layer with parameters the name that a module or Keras layer has in the implementation at hand; ``path`` is a
+    file that the framework loads itself. ``images``: (N, H, W, channels), already normalised.
     ``dtype``: ``"float32"`` or ``"float64"``. ``taps``: layers whose activations are wanted.
     """
 
