@@ -12,7 +12,7 @@ from tests.frameworks.calibrate import calibrated, widths
 from xconvert.architectures import families
 from xconvert.loading import save
 from xconvert.mappings import library
-from xconvert.model import Attribute, Checkpoint, Model, Tensor
+from xconvert.model import Attribute, Checkpoint, Depth, Model, Tensor
 from xconvert.verification import same_bits
 
 KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
@@ -20,13 +20,13 @@ TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
 
 
 @cache
-def _weights(depth: int, head: bool, classes: int, channels: int, divide: int, seed: int) -> dict[str, np.ndarray]:
+def _weights(depth: Depth, head: bool, classes: int, channels: int, divide: int, seed: int) -> dict[str, np.ndarray]:
     layers = families()["xception"].build(depth, head, KERAS)
     return calibrated(layers, widths(layers, divide), classes=classes, channels=channels, seed=seed, size=96)
 
 
 def narrow(
-    depth: int = 8,
+    depth: int | Depth = 8,
     head: bool = True,
     classes: int = 10,
     channels: int = 3,
@@ -37,6 +37,7 @@ def narrow(
 ) -> Model:
     """An Xception of 1/``divide`` width, by default as keras.applications computes it."""
     values = KERAS | attributes
+    depth = depth if isinstance(depth, Depth) else Depth(3, depth)
     weights = {
         name: Tensor.of(array.astype(dtype)) for name, array in _weights(depth, head, classes, channels, divide, seed).items()
     }

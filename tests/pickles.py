@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from xconvert.formats import torch_legacy, torch_zip
+from xconvert.formats import Choice, torch_legacy, torch_zip
 from xconvert.formats._zip import ZipWriter
 from xconvert.model import Checkpoint
 
@@ -92,7 +92,7 @@ def checkpoint(data: bytes, key: str | None = None) -> Checkpoint:
     """What the zip reader makes of ``data``."""
     area = mapped(data)
     assert torch_zip.FORMAT.matches(area)
-    return torch_zip.FORMAT.read(Path("x.pth"), area, key)
+    return torch_zip.FORMAT.read(Path("x.pth"), area, Choice(key))
 
 
 def legacy(root: Any, stored: bytes, keys: Any = ("0",), version: int = 1001, little: bool = True) -> bytes:
@@ -108,7 +108,7 @@ def legacy_tensor(part: Any = None, kind: str = "FloatStorage", key: str = "0", 
 def read_legacy(data: bytes) -> Checkpoint:
     area = mapped(data)
     assert torch_legacy.FORMAT.matches(area)
-    return torch_legacy.FORMAT.read(Path("x.pth"), area, None)
+    return torch_legacy.FORMAT.read(Path("x.pth"), area, Choice())
 
 
 def numbers(order: str = "<") -> bytes:

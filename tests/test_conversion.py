@@ -349,7 +349,7 @@ def test_inspect_says_what_is_there(folder: Path, capsys: pytest.CaptureFixture[
     code, out, _ = run(capsys, "inspect", folder / name, "--json")
     told = json.loads(out)
     assert code == 0
-    assert (told["architecture"], told["depth"], told["classes"]) == ("xception", 8, 10)
+    assert (told["architecture"], told["blocks"], told["classes"]) == ("xception", {"entry": 3, "middle": 8}, 10)
     assert told["dtypes"] == (["float16"] if "float16" in name else ["float32"])
     source = {"keras.h5": "the file's model_config", "keras.weights.h5": "mapping keras.applications"}.get(name, "mapping timm")
     assert told["attributes"]["bn_epsilon"]["source"] == source

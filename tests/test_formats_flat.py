@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.pickles import mapped, zipped
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import npz, read, safetensors, torch_zip
+from xconvert.formats import Choice, npz, read, safetensors, torch_zip
 from xconvert.model import Array, Checkpoint, Tensor
 
 WRITTEN = {form.name: form for form in (torch_zip.FORMAT, safetensors.FORMAT, npz.FORMAT)}
@@ -130,7 +130,7 @@ def entry(start: Any = 0, stop: Any = 8, shape: Any = (2,), dtype: Any = "F32") 
 def unpacked(data: bytes) -> Checkpoint:
     area = mapped(data)
     assert safetensors.FORMAT.matches(area)
-    return safetensors.FORMAT.read(Path("x.safetensors"), area, None)
+    return safetensors.FORMAT.read(Path("x.safetensors"), area, Choice())
 
 
 def test_safetensors_that_the_official_reader_accepts() -> None:
@@ -207,7 +207,7 @@ def numpy_file(array: Array, version: tuple[int, int] | None = None) -> bytes:
 def npz_of(**members: bytes) -> Checkpoint:
     area = mapped(zipped([(f"{name}.npy", content) for name, content in members.items()]))
     assert npz.FORMAT.matches(area)
-    return npz.FORMAT.read(Path("x.npz"), area, None)
+    return npz.FORMAT.read(Path("x.npz"), area, Choice())
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -274,14 +274,14 @@ def test_member_that_is_no_array(content: bytes, message: str) -> None:
 def test_comment_that_lies_or_is_not_ours(tmp_path: Path) -> None:
     npz.write(tmp_path / "a.npz", sample())
     data = (tmp_path / "a.npz").read_bytes()
-    assert npz.FORMAT.read(Path("x"), mapped(data), None).metadata == {"xconvert": "{}"}
+    assert npz.FORMAT.read(Path("x"), mapped(data), Choice()).metadata == {"xconvert": "{}"}
     for old, new, message in [
         (b"bfloat16", b"float8_x", "`c.npy` cannot be `float8_x`"),
         (b'"c":"', b'"d":"', "`d.npy` cannot be"),
     ]:
         with pytest.raises(UnreadableError, match=message):
-            npz.FORMAT.read(Path("x"), mapped(data.replace(old, new)), None)
-    other = npz.FORMAT.read(Path("x"), mapped(data.replace(b'{"metadata"', b'["metadata"')), None)
+            npz.FORMAT.read(Path("x"), mapped(data.replace(old, new)), Choice())
+    other = npz.FORMAT.read(Path("x"), mapped(data.replace(b'{"metadata"', b'["metadata"')), Choice())
     assert not other.metadata and other.tensors["c"].dtype == np.uint16
 
 

@@ -34,7 +34,7 @@ from tests.pickles import (
     zipped,
 )
 from xconvert.errors import AmbiguousError, UnreadableError, XconvertError
-from xconvert.formats import _state_dict, read, torch_legacy, torch_zip
+from xconvert.formats import Choice, _state_dict, read, torch_legacy, torch_zip
 
 # {"epoch": 1, "state_dict": …} as torch 2.13 saved it, in both formats: a transposed float32, an int64 scalar, bfloat16, bool.
 ZIP = (
@@ -96,7 +96,7 @@ def test_every_truncation_is_reported(name: str) -> None:
         area = mapped(GOLDEN[name][:length])
         assert form.matches(area)
         with pytest.raises(UnreadableError, match=r"^`x.pth` is (truncated|damaged): "):
-            form.read(Path("x.pth"), area, None)
+            form.read(Path("x.pth"), area, Choice())
 
 
 @given(st.sampled_from(sorted(GOLDEN)), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
@@ -108,7 +108,7 @@ def test_damage_never_escapes_as_another_error(name: str, changes: list[tuple[in
     for form in (torch_zip.FORMAT, torch_legacy.FORMAT):
         if form.matches(area):
             try:
-                found = form.read(Path("x.pth"), area, None)
+                found = form.read(Path("x.pth"), area, Choice())
             except XconvertError as error:
                 assert error.message.isprintable()
             else:

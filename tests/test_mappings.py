@@ -25,7 +25,7 @@ from xconvert.implementation import Dialect, Library, written_names
 from xconvert.loading import interpret
 from xconvert.mappings import library
 from xconvert.matching import attempt
-from xconvert.model import PARAMETERS, Checkpoint, Tensor
+from xconvert.model import PARAMETERS, Checkpoint, Depth, Tensor
 from xconvert.preprocessing import preprocessing_problems
 
 # Every shipped mapping, and the inventory of the real class's checkpoint that it must cover.
@@ -56,7 +56,7 @@ def test_a_mapping_names_exactly_the_tensors_of_the_real_class(name: str, dialec
     shapes = {t["name"]: tuple(t["shape"]) for t in inventory(told)["tensors"]}
     model = interpret(empty(shapes), told, implementation=name)
     assert sum(int(np.prod(t.shape)) for t in model.weights.values()) == inventory(told)["params_total_with_bn_stats"]
-    assert model.depth == 8
+    assert model.depth == (3, 8)
     written = checkpoint(model, name)
     renamed = {n.replace("fc.", "last_linear."): s for n, s in shapes.items()} if told.endswith("fc_file") else shapes
     assert {n: t.shape for n, t in written.tensors.items()} == renamed
@@ -75,9 +75,9 @@ def test_names_stay_one_to_one_at_any_depth(name: str, depth: int) -> None:
     found = library().find(name)
     tensors = checkpoint(narrow(depth), name).tensors
     model = interpret(Checkpoint(tensors), name, implementation=name)
-    assert model.depth == depth
+    assert model.depth == (3, depth)
     assert (
-        len(set(written_names(found, library().dialects[found.dialect], depth, True)))
+        len(set(written_names(found, library().dialects[found.dialect], Depth(3, depth), True)))
         == len(model.weights) - 3 * _norms(depth) - 1
     )
 

@@ -139,7 +139,7 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
     if output is None and not any(own.suffix in f.suffixes for f in formats.formats().values() if f.write):
         example = f"-o {_stem(source.name)}.safetensors"
         raise UsageError(f"`{own.suffix}` files are not written yet", hints=[f"name a file of another format: `{example}`"])
-    target_format = formats.format_for_writing(path)
+    target_format = formats.format_for_writing(path, own.family)
     if target_format.dialects and own.family not in target_format.dialects:
         kinds = ", ".join(target_format.dialects)
         raise UsageError(

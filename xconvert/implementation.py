@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from xconvert.errors import UsageError
-from xconvert.model import Family
+from xconvert.model import Depth, Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _compiled(ours: str, constants: tuple[tuple[str, int], ...]) -> re.Pattern[s
     return re.compile(pattern + re.escape(ours[end:]))
 
 
-def expand(implementation: Implementation, depth: int, head: bool) -> dict[str, tuple[str, ...]]:
+def expand(implementation: Implementation, depth: Depth, head: bool) -> dict[str, tuple[str, ...]]:
     """Our name of every layer with parameters → the names they may give it, for a network of this depth.
 
     A name that starts with ``#`` is a position: the next layer in the file whose automatic name has that stem.
@@ -109,7 +109,7 @@ def expand(implementation: Implementation, depth: int, head: bool) -> dict[str, 
     return table
 
 
-def _expand(implementation: Implementation, depth: int, head: bool) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
+def _expand(implementation: Implementation, depth: Depth, head: bool) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
     constants = implementation.family.constants(depth)
     table: dict[str, tuple[str, ...]] = {}
     used: set[Rule] = set()
@@ -125,7 +125,7 @@ def _expand(implementation: Implementation, depth: int, head: bool) -> tuple[dic
     return table, used
 
 
-def positions(implementation: Implementation, dialect: Dialect, depth: int, head: bool) -> dict[str, tuple[str, ...]]:
+def positions(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> dict[str, tuple[str, ...]]:
     """``expand``, with every layer by its position where the dialect knows no names."""
     table = expand(implementation, depth, head)
     if not dialect.positional:
@@ -139,7 +139,7 @@ def numbered(stem: str, index: int) -> str:
     return f"{stem}_{index}" if index else stem
 
 
-def written_names(implementation: Implementation, dialect: Dialect, depth: int, head: bool) -> dict[str, str]:
+def written_names(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> dict[str, str]:
     """Our layer name → the name it is written under."""
     layers = implementation.family.build(depth, head, implementation.attributes)
     operation = {layer.name: layer.op for layer in layers}

@@ -38,11 +38,12 @@ def inspect(path: Path, *, key: str | None = None, **options: Any) -> dict[str, 
 def inspect_text(told: Mapping[str, Any]) -> str:
     """``inspect`` in two columns."""
     head = f"{told['classes']} classes" if told["classes"] else "no head"
+    blocks = ", ".join(f"{count} {flow}" for flow, count in told["blocks"].items()) + " blocks"
     pairs = [
         ("format", f"{told['format']}: {told['describes']}"),
         (
             "architecture",
-            f"{told['architecture']}: {told['depth']} middle blocks, {head}, {told['input_channels']} input channels",
+            f"{told['architecture']}: {blocks}, {head}, {told['input_channels']} input channels",
         ),
         ("widths", ", ".join(map(str, told["widths"]))),
         ("implementation", told["implementation"]),

@@ -194,7 +194,7 @@ def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, A
 
 
 def _placeholder_problems(implementation: Implementation) -> Iterator[str]:
-    constants = implementation.family.constants(0)
+    constants = implementation.family.constants(implementation.family.depths[0])
     for rule in implementation.rules:
         free = [m for m in PLACEHOLDER.finditer(rule.ours) if m[2] not in constants]
         bound = {m[2] for m in free if not (m[1] or m[3])} | constants.keys()

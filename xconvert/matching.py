@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from xconvert import axes
 from xconvert.errors import AmbiguousError, NetworkError
 from xconvert.implementation import Dialect, Implementation, Library, positions
-from xconvert.model import Checkpoint, Layer, Tensor
+from xconvert.model import Checkpoint, Depth, Layer, Tensor
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Match:
 
     implementation: Implementation
     dialect: Dialect
-    depth: int
+    depth: Depth
     head: bool
     bound: Mapping[str, tuple[str, str]]
     missing: tuple[str, ...]
@@ -95,7 +95,7 @@ def identify(
     return first, tuple(m for m in others if _function(m) == _function(first))
 
 
-def _plausible_depths(match: Match, count: int) -> Iterator[int]:
+def _plausible_depths(match: Match, count: int) -> Iterator[Depth]:
     """The depths at which a network of this family has ``count`` tensors, with or without those that the dialect
     adds.
     """
@@ -117,7 +117,7 @@ def _spoken(implementation: Implementation) -> str:
 
 
 def attempt(
-    checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect, depth: int, head: bool, ignore: Sequence[str] = ()
+    checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect, depth: Depth, head: bool, ignore: Sequence[str] = ()
 ) -> Match:
     """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
     tensors, ignored = _ignore(checkpoint.tensors, dialect, ignore)  # before the prefixes, which what is left may share

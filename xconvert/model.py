@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,16 +40,23 @@ class Checkpoint:
     ``metadata``: the strings a format carries beside the tensors; xconvert's own record is the JSON text under
     ``"xconvert"``. ``evidence``: attributes that the file states by other means, such as the model configuration in a
     full Keras model, as attribute → (value, where it was found). ``stated``: what that configuration says of each layer
-    of the model, by the layer's name in the file: ``"class"`` and its options. ``notes``: what the reader unwrapped or
-    left out, one clause each. ``format``: name of the format it was read from.
+    of the model, by the layer's name in the file: ``"class"`` and its options. ``preprocessing``: what the file states of
+    how images become inputs, in the words of the mapping files. ``notes``: what the reader unwrapped or left out, one
+    clause each. ``format``: name of the format it was read from.
+
+    Only in a checkpoint that is to be written: ``dialect``, the dialect family of its names, and ``graph``, for formats
+    that hold the network itself.
     """
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
     evidence: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: str = ""
+    dialect: str = ""
+    graph: Graph | None = None
 
 
 # The parameters of each operation that has any, in the order frameworks list them, with their canonical axes.
@@ -67,9 +74,11 @@ class Layer:
     """One operation of the graph.
 
     ``op``: conv, depthwise, pointwise, batch_norm, relu, max_pool, add, global_average, linear. ``inputs`` are names
-    of earlier layers, or ``"image"``. ``kernel`` and ``stride`` are in pixels, the same for height and width.
-    ``padding``: pixels added on every side, or ``"same_upper"`` (output is ceil(input / stride); an odd pixel goes to
-    the end, as TensorFlow's SAME does). Convolutions pad with zeros, pools with minus infinity.
+    of earlier layers, or ``"image"``. ``kernel``, ``stride`` and ``dilation`` are in pixels, the same for height and
+    width. ``padding``: pixels added on every side, or ``"same_upper"`` (output is ceil(input / stride); an odd pixel goes
+    to the end, as TensorFlow's SAME does). Convolutions pad with zeros, pools with minus infinity. ``scale``: what a
+    linear layer multiplies its input with. ``width``: output channels of a convolution as published; those of a
+    checkpoint are the shapes of its weights.
     """
 
     name: str
@@ -79,6 +88,9 @@ class Layer:
     stride: int = 1
     padding: int | str = 0
     epsilon: float = 0.0
+    dilation: int = 1
+    scale: float = 1.0
+    width: int = 0
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -87,23 +99,41 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Graph:
+    """A network as a file format that holds networks needs it: ``layers`` in order of execution, ``names`` (layer with
+    parameters → its name in the file) and ``weights`` (``"<layer>.<parameter>"``, canonical axes).
+    """
+
+    layers: tuple[Layer, ...]
+    names: Mapping[str, str]
+    weights: Mapping[str, Tensor]
+
+
+class Depth(NamedTuple):
+    """How many residual blocks a network has: those that reduce the map before the middle flow, and the middle flow's."""
+
+    entry: int
+    middle: int
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """What one file of ``architectures/`` offers.
 
     ``build(depth, head, attributes)`` returns the layers in order of execution; the last one's output is the
-    network's. ``depths``: numbers of middle-flow blocks that are looked for, the published one first. ``attributes``:
-    the names of what may vary between implementations. ``constants(depth)``: numbers that mapping files may use by
-    name. ``head``: names of the layers that a headless checkpoint lacks. ``source``: where the numbers come from.
+    network's. ``depths``: those that are looked for, the published ones first. ``attributes``: what may vary between
+    implementations, each with the value its authors published. ``constants(depth)``: numbers that mapping files may use
+    by name. ``differs``: what sets the family apart from the others, a clause. ``source``: where the numbers come from.
     """
 
     name: str
     describes: str
     source: str
-    attributes: tuple[str, ...]
-    depths: tuple[int, ...]
-    head: tuple[str, ...]
-    build: Callable[[int, bool, Mapping[str, Any]], tuple[Layer, ...]]
-    constants: Callable[[int], Mapping[str, int]]
+    differs: str
+    attributes: Mapping[str, Any]
+    depths: tuple[Depth, ...]
+    build: Callable[[Depth, bool, Mapping[str, Any]], tuple[Layer, ...]]
+    constants: Callable[[Depth], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +155,7 @@ class Model:
     """
 
     family: Family
-    depth: int
+    depth: Depth
     head: bool
     attributes: Mapping[str, Attribute]
     weights: Mapping[str, Tensor]

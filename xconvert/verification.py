@@ -82,7 +82,7 @@ def describe(model: Model) -> dict[str, Any]:
     return {
         "implementation": model.implementation,
         "architecture": model.family.name,
-        "depth": model.depth,
+        "blocks": model.depth._asdict(),
         "classes": output.shape[1] if output else None,
         "parameters": sum(int(np.prod(tensor.shape)) for tensor in model.weights.values()),
         "dtypes": sorted({tensor.dtype.name for tensor in model.weights.values()}),
@@ -115,7 +115,7 @@ def _preprocessing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 
 def _network(model: Model) -> str:
-    return f"{model.family.name} of {model.depth} middle blocks"
+    return f"{model.family.name} of {model.depth.entry} and {model.depth.middle} blocks"
 
 
 def values(a: Model, b: Model) -> tuple[Check, list[str]]:
@@ -201,7 +201,7 @@ def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int]
         return Report(source, target, layers=tuple(layers), precision=dtype)
     known = library()
     implementation = known.find(backend, model.family)
-    fmt = formats.format_for_writing(Path("a" + executor.opens[0]))
+    fmt = formats.format_for_writing(Path("a" + executor.opens[0]), known.dialects[implementation.dialect].family)
     dialect = known.dialects[fmt.dialects.get(implementation.dialect, implementation.dialect)]
     given, changes = reconcile(model, implementation.attributes)
     names = native_names(backend, model)

@@ -17,6 +17,7 @@ from xconvert import convert, forward, load, verify
 from xconvert.architectures import families
 from xconvert.compare import ROUNDINGS, relative_l2
 from xconvert.errors import RefusedError
+from xconvert.model import Depth
 from xconvert.probe import images
 
 pytestmark = pytest.mark.framework
@@ -39,7 +40,7 @@ def make(
 ) -> Path:
     """A checkpoint that the real class saved, and ``<name>.answers.npz`` beside it; weights calibrated for
     ``attributes``."""
-    layers = families()["xception"].build(8, options.pop("head", True), attributes)
+    layers = families()["xception"].build(Depth(3, 8), options.pop("head", True), attributes)
     weights = calibrated(layers, widths(layers, divide), **options)
     tiny = np.concatenate([a for n, a in weights.items() if n.endswith(".variance")])
     assert 0.2 < (tiny < 1.2e-2).mean() < 0.3  # a quarter of the variances are so small that epsilon matters
@@ -124,6 +125,7 @@ def test_real_timm_agrees_with_real_keras_at_295_and_parts_at_299(keras: Path, f
 import sys, numpy as np, torch
 from xconvert.backends.timm import import_timm
 from safetensors.torch import load_file
+from xconvert.model import Depth
 from xconvert.probe import images
 model = import_timm().create_model("legacy_xception")
 print(model.load_state_dict(load_file(sys.argv[1]), strict=True))

@@ -10,26 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xconvert.model import Family, Layer
+from xconvert.model import Depth, Family, Layer
 
-PUBLISHED_DEPTH = 8  # middle-flow blocks, figure 5: "repeated eight times"
+PUBLISHED = Depth(3, 8)  # figure 5: "repeated eight times"
 
 
-def build(depth: int, head: bool, attributes: Mapping[str, Any]) -> tuple[Layer, ...]:
-    """The layers of an Xception with ``depth`` middle blocks; without ``head`` it ends at the last activation.
+def build(depth: Depth, head: bool, attributes: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers of an Xception of ``depth``; without ``head`` it ends at the last activation.
 
     ``attributes``: ``bn_epsilon`` (float) and ``pool_padding`` (``"same_upper"`` or ``"symmetric"``).
     """
     return tuple(_layers(depth, head, attributes["bn_epsilon"], attributes["pool_padding"]))
 
 
-def _layers(depth: int, head: bool, epsilon: float, pool_padding: str) -> Iterator[Layer]:
+def _layers(depth: Depth, head: bool, epsilon: float, pool_padding: str) -> Iterator[Layer]:
     pool = 1 if pool_padding == "symmetric" else pool_padding
     yield Layer("block1.conv1", "conv", ("image",), kernel=3, stride=2)
     yield from _normalised("block1.conv1", epsilon, relu=True)
     yield Layer("block1.conv2", "conv", ("block1.conv1.act",), kernel=3)
     yield from _normalised("block1.conv2", epsilon, relu=True)
-    last = depth + 6
+    last = depth.middle + 6
     end = "block1.conv2.act"
     for number in range(2, last):
         if number < 5 or number == last - 1:  # entry flow, and the exit flow's first block
@@ -85,9 +85,9 @@ FAMILY = Family(
     name="xception",
     describes="Xception as published (Chollet 2017)",
     source="Chollet 2017, arXiv:1610.02357; keras/src/applications/xception.py",
-    attributes=("bn_epsilon", "pool_padding"),
-    depths=(PUBLISHED_DEPTH, *(n for n in range(0, 65) if n != PUBLISHED_DEPTH)),
-    head=("predictions",),
+    differs="it pools with 3×3 maxima and normalises only behind its pointwise convolutions",
+    attributes={"bn_epsilon": 1e-3, "pool_padding": "same_upper"},
+    depths=(PUBLISHED, *(Depth(3, n) for n in range(0, 65) if n != PUBLISHED.middle)),
     build=build,
-    constants=lambda depth: {"last": depth + 6},
+    constants=lambda depth: {"last": depth.middle + 6},
 )

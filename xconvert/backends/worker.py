@@ -10,12 +10,13 @@ import numpy as np
 
 from xconvert.architectures import families
 from xconvert.backends import CANNOT, Job, backends
+from xconvert.model import Depth
 
 
 def main(folder: Path) -> None:
     """Read ``job.json``, ``weights.npz`` and ``images.npz``; write ``out_<i>.npz`` for each array of images."""
     told = json.loads((folder / "job.json").read_text())
-    layers = families()[told["family"]].build(told["depth"], told["head"], told["attributes"])
+    layers = families()[told["family"]].build(Depth(*told["depth"]), told["head"], told["attributes"])
     weights = dict(np.load(folder / "weights.npz"))
     path = Path(told["path"]) if told["path"] else None
     for i, images in enumerate(np.load(folder / "images.npz").values()):

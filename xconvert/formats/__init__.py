@@ -9,21 +9,38 @@ import mmap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from xconvert.errors import UnreadableError, UsageError
+from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.model import Checkpoint
 from xconvert.plugins import discover
+
+
+class Choice(NamedTuple):
+    """Which of several networks in one file is meant: by the ``key`` it stands under, or the one whose weights are moving
+    averages (``ema``: True) or are not (False). None: whichever there is, if there is but one.
+    """
+
+    key: str | None = None
+    ema: bool | None = None
+
+
+def itself(path: Path) -> tuple[Path, ...]:
+    """The files of a format that has but one."""
+    return (path,)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """What one format module offers.
 
-    ``matches(data)`` looks at the mapped file and must be quick and never raise. ``read(path, data, key)`` returns
-    the checkpoint, its tensors as lazily as the format allows; ``key`` names one of several candidates in the file.
-    It raises ``UnreadableError`` for a damaged or hostile file and ``AmbiguousError`` when a key is needed.
-    ``write(path, checkpoint)`` creates ``path``, with the same bytes for the same input; None where the format is
-    only read. ``suffixes``: file endings for which it is the one written. ``dialects``: for a dialect family
+    ``matches(data)`` looks at the mapped file and must be quick and never raise. ``read(path, data, choice)`` returns
+    the checkpoint, its tensors as lazily as the format allows; ``path`` is that of the mapped file.
+    It raises ``UnreadableError`` for a damaged or hostile file and ``AmbiguousError`` when a choice is needed.
+    ``write(path, checkpoint)`` creates ``files(path)``, with the same bytes for the same input; None where the format is
+    only read. ``files``: what is written for a path, the one by which readers find the others last. ``inside``: how the
+    file to map is called in a folder that holds one checkpoint, as patterns of ``Path.glob``.
+    ``suffixes``: file endings for which it is the one written. ``dialects``: for a dialect family
     (``"keras"``) the dialect that its names must be in; a format that has any entries holds no other families; empty:
     any name fits.
     """
@@ -32,9 +49,11 @@ class Format:
     describes: str
     suffixes: tuple[str, ...]
     matches: Callable[[mmap.mmap], bool]
-    read: Callable[[Path, mmap.mmap, str | None], Checkpoint]
+    read: Callable[[Path, mmap.mmap, Choice], Checkpoint]
     write: Callable[[Path, Checkpoint], None] | None = None
     dialects: Mapping[str, str] = field(default_factory=dict)
+    files: Callable[[Path], tuple[Path, ...]] = itself
+    inside: tuple[str, ...] = ()
 
 
 def formats() -> dict[str, Format]:
@@ -42,30 +61,63 @@ def formats() -> dict[str, Format]:
     return discover("formats", "FORMAT")
 
 
-def read(path: Path, key: str | None = None) -> Checkpoint:
-    """Read the checkpoint in ``path``, whatever its suffix says.
+def read(path: Path, key: str | None = None, ema: bool | None = None) -> Checkpoint:
+    """Read the checkpoint in ``path``, whatever its suffix says: a file, the prefix that several files share, or a folder
+    that holds one.
 
     Raises ``UnreadableError`` when the file is missing, empty, damaged or no checkpoint at all, ``AmbiguousError``
-    when it holds more than one and ``key`` does not say which.
+    when it holds more than one and neither ``key`` nor ``ema`` says which.
     """
-    data = _map(path)
+    found = locate(path)
+    data = _map(found)
     for candidate in formats().values():
         if candidate.matches(data):
-            return candidate.read(path, data, key)
+            return candidate.read(found, data, Choice(key, ema))
     raise UnreadableError(
         f"`{path}` is not a checkpoint that xconvert can read",
         facts=[_looks_like(data), "readable: " + ", ".join(formats())],
     )
 
 
-def format_for_writing(path: Path) -> Format:
-    """The format that ``path``'s suffix asks for; raises ``UsageError`` where there is none that can be written."""
+def locate(path: Path) -> Path:
+    """The file to map for ``path``, which may also be a folder with one checkpoint in it, or the prefix of a TensorFlow
+    checkpoint. Raises ``UnreadableError`` for a folder without one, ``AmbiguousError`` for one with several.
+    """
+    if not path.is_dir():
+        prefixed = path.with_name(f"{path.name}.index")
+        return prefixed if path.name and not path.exists() and prefixed.is_file() else path
+    patterns = [pattern for candidate in formats().values() for pattern in candidate.inside]
+    for pattern in sorted(patterns, key=lambda pattern: "*" in pattern):  # a file by its own name before any of a kind
+        match sorted(path.glob(pattern)):
+            case [only]:
+                return only
+            case [first, *_] as several:
+                raise AmbiguousError(
+                    f"`{path}` is a folder with {len(several)} checkpoints",
+                    facts=[str(p.relative_to(path)) for p in several[:8]],
+                    hints=[f"name one of them: `{first}`"],
+                )
+    raise UnreadableError(f"`{path}` is a folder without a checkpoint", hints=["name the checkpoint file inside it"])
+
+
+def no_choice(path: Path, choice: Choice) -> None:
+    """Raise ``UnreadableError`` when a choice was made among what a format can hold only one of."""
+    if choice.key is not None:
+        raise UnreadableError(f"`{path}` holds no state dict under `{choice.key}`", hints=["leave `--key` away"])
+
+
+def format_for_writing(path: Path, family: str) -> Format:
+    """The format that ``path``'s suffix asks for, for names of the dialect ``family``; raises ``UsageError`` where there is
+    none that can be written.
+    """
     name = path.name.lower()
     fitting = [(len(s), f) for f in formats().values() for s in f.suffixes if name.endswith(s)]
     if not fitting:
         known = ", ".join(s for f in formats().values() if f.write for s in f.suffixes)
         raise UsageError(f"no format is written under the name `{path.name}`", hints=[f"end the name in one of {known}"])
-    chosen = max(fitting, key=lambda pair: pair[0])[1]  # the longest: `.weights.h5` rather than `.h5`
+    longest = max(length for length, _ in fitting)  # `.weights.h5` rather than `.h5`
+    kin = [f for length, f in fitting if length == longest]  # `.ckpt` is TensorFlow's and MindSpore's
+    chosen = next((f for f in kin if family in f.dialects), kin[0])
     if chosen.write is None:
         raise UsageError(f"`{chosen.name}` files are read, not written", hints=["write `.weights.h5` or `.h5` for Keras"])
     return chosen
@@ -73,8 +125,6 @@ def format_for_writing(path: Path) -> Format:
 
 def _map(path: Path) -> mmap.mmap:
     try:
-        if path.is_dir():
-            raise UnreadableError(f"`{path}` is a folder", hints=["name the checkpoint file inside it"])
         if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
             raise UnreadableError(f"`{path}` is not a regular file", hints=["write it to a file first"])
         with path.open("rb") as file:

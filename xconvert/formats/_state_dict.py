@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xconvert.errors import AmbiguousError, UnreadableError
+from xconvert.formats import Choice
 from xconvert.formats._arrays import Order, checked_name, shown
 from xconvert.formats._pickle import Opaque
 from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
@@ -23,14 +24,14 @@ _NODES = (dict, list, tuple, Opaque, TorchTensor, Unsupported)
 
 
 def read_state_dict(
-    path: Path, root: Any, key: str | None, locate: Callable[[Storage], memoryview], order: Order, format_name: str
+    path: Path, root: Any, choice: Choice, locate: Callable[[Storage], memoryview], order: Order, format_name: str
 ) -> Checkpoint:
     """The checkpoint that the unpickled ``root`` holds; ``locate`` returns all bytes of a storage.
 
     Raises ``AmbiguousError`` when it holds several state dicts and ``key`` names none, ``UnreadableError`` when there is none or
     one of its entries cannot be read.
     """
-    chosen, notes = _choose(path, root, key)
+    chosen, notes = _choose(path, root, choice)
     tensors, skipped = dict[str, Tensor](), list[str]()
     for name, value in chosen.items():
         if isinstance(value, Unsupported):
@@ -72,14 +73,24 @@ class _Candidate:
         return f"`{shown(self.key)}` ({_counted(self.tensors)})" if self.key else f"the top level ({_counted(self.tensors)})"
 
 
-def _choose(path: Path, root: Any, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
-    """The state dict meant by ``key``, and notes on what else there is."""
+def _choose(path: Path, root: Any, choice: Choice) -> tuple[Mapping[str, Any], list[str]]:
+    """The state dict that is meant, and notes on what else there is."""
+    key = choice.key
     candidates, left_out, classes = _candidates(root)
     if not candidates:
         raise _nothing(path, root, classes)
     # Statistics of three tensors are a state dict only where there is no larger one.
     large = [c for c in candidates if c.tensors >= 4] or candidates
     fitting = large if key is None else [c for c in candidates if c.key == key]
+    if choice.ema is not None and key is None:
+        large = [c for c in large if _averaged(c) is choice.ema]
+        if not large:
+            raise UnreadableError(
+                f"`{path}` holds {'no averaged weights' if choice.ema else 'nothing but averaged weights'}",
+                facts=[str(c) for c in candidates],
+                hints=[f"leave `--{'' if choice.ema else 'no-'}ema` away"],
+            )
+        fitting = large
     if not fitting:
         hint = f"pass `--key {shown(candidates[0].key)}`" if candidates[0].key else "leave `--key` away"
         raise UnreadableError(
@@ -87,13 +98,24 @@ def _choose(path: Path, root: Any, key: str | None) -> tuple[Mapping[str, Any], 
         )
     if len(fitting) > 1:
         count = {2: "two", 3: "three", 4: "four"}.get(len(fitting), str(len(fitting)))
+        either = ["or `--ema` for the averaged weights, `--no-ema` for the others"] if any(map(_averaged, fitting)) else []
         raise AmbiguousError(
-            f"`{path}` holds {count} state dicts", facts=[str(c) for c in fitting], hints=[f"pass `--key {fitting[0].key}`"]
+            f"`{path}` holds {count} state dicts",
+            facts=[str(c) for c in fitting],
+            hints=[f"pass `--key {fitting[0].key}`", *either],
         )
     chosen = fitting[0]
     notes = [f"unwrapped `{shown(chosen.key)}`"] if chosen.key else []
     others = [str(c) for c in candidates if c is not chosen] + left_out
     return chosen.entries, notes + [f"left out {other}" for other in others]
+
+
+_AVERAGED = re.compile(r"(^|[._])(ema|averaged?)([._]|$)", re.IGNORECASE)
+
+
+def _averaged(candidate: _Candidate) -> bool:
+    """Whether a state dict is named for what timm, Lornatang and others keep there: a moving average of the weights."""
+    return _AVERAGED.search(candidate.key) is not None
 
 
 def _nothing(path: Path, root: Any, classes: list[str]) -> UnreadableError:

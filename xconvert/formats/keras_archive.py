@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xconvert.errors import UnreadableError
-from xconvert.formats import Format
+from xconvert.formats import Choice, Format
 from xconvert.formats._keras_config import Description, describe
 from xconvert.formats._zip import open_zip, sniff
 from xconvert.formats.keras_weights import read_store
@@ -26,7 +26,7 @@ def matches(data: mmap.mmap) -> bool:
     return _WEIGHTS in names or names == ("metadata.json",)
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The weights as ``<class>[_<n>]/<i>``, views of the map where the member is stored.
 
     ``key`` names a nested model where two clash. Raises ``UnreadableError`` for a damaged or hostile file and
@@ -37,8 +37,8 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
         raise UnreadableError(f"`{path}` holds no `{_WEIGHTS}`", facts=[f"it holds {len(index.names)} other files"])
     said = Description()
     if _CONFIG in index.names:
-        said = describe(bytes(index.view(_CONFIG)), _CONFIG, key=key, numbered=True)
-    return replace(read_store(path, index.view(_WEIGHTS), key, said), format="keras-archive")
+        said = describe(bytes(index.view(_CONFIG)), _CONFIG, key=choice.key, numbered=True)
+    return replace(read_store(path, index.view(_WEIGHTS), choice.key, said), format="keras-archive")
 
 
 FORMAT = Format("keras-archive", "Keras 3 archive", (".keras",), matches, read, dialects={"keras": "keras_weights"})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import Format, keras_weights
+from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._arrays import shown
 from xconvert.formats._hdf5 import Hdf5, create_hdf5, is_hdf5, open_hdf5, put_strings, put_tensor
 from xconvert.formats._keras_config import Description, describe
@@ -31,7 +31,7 @@ def matches(data: mmap.mmap) -> bool:
     return is_hdf5(data) and not keras_weights.matches(data)
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The weights as ``<layer>/<weight>`` in the model's order, views of the map; ``key`` names a nested model where two clash.
 
     Layers of nested models come under their own names. Raises ``UnreadableError`` for a damaged or hostile file, or
@@ -40,13 +40,13 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
     with open_hdf5(path, memoryview(data)) as file:
         group = _weights_group(path, file)
         texts = file.texts(file.root)
-        said = describe(texts["model_config"], "model_config", key=key) if "model_config" in texts else Description()
+        said = describe(texts["model_config"], "model_config", key=choice.key) if "model_config" in texts else Description()
         weights = list(_weights(file, group, said.models))
-        tensors, notes = unwrap(path, weights, key)
+        tensors, notes = unwrap(path, weights, choice.key)
         notes += _optimizer(file)
     metadata = {name: text for name, text in texts.items() if name not in _KERAS}
     stated = said.without(weight.model for weight in weights).stated
-    return Checkpoint(tensors, metadata, said.evidence, stated, (*notes, *said.notes), "keras-h5")
+    return Checkpoint(tensors, metadata, said.evidence, stated, notes=(*notes, *said.notes), format="keras-h5")
 
 
 def _weights_group(path: Path, file: Hdf5) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import Format
+from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import shown
 from xconvert.formats._hdf5 import Hdf5, create_hdf5, open_hdf5, put_tensor, root_names
 from xconvert.formats._keras_config import Description
@@ -31,13 +31,13 @@ def matches(data: mmap.mmap) -> bool:
     return not names.isdisjoint(_LISTS | {"vars"}) and names.isdisjoint(_LEGACY)
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The weights as ``<class>[_<n>]/<i>``, views of the map; ``key`` names a nested model where two clash.
 
     Layers of one class are in the model's order. Raises ``UnreadableError`` for a damaged or hostile file and
     ``AmbiguousError`` where nested models use the same names.
     """
-    return read_store(path, memoryview(data), key)
+    return read_store(path, memoryview(data), choice.key)
 
 
 def read_store(path: Path, buffer: memoryview, key: str | None, said: Description | None = None) -> Checkpoint:
@@ -51,7 +51,7 @@ def read_store(path: Path, buffer: memoryview, key: str | None, said: Descriptio
         metadata = file.texts(file.root)
     notes += [f"left out the {_OTHERS[name]} {count} tensors" for name, count in counts.items() if count]
     stated = said.without(weight.model for weight in weights).stated
-    return Checkpoint(tensors, metadata, said.evidence, stated, (*notes, *said.notes), "keras-weights")
+    return Checkpoint(tensors, metadata, said.evidence, stated, notes=(*notes, *said.notes), format="keras-weights")
 
 
 def _weights(path: Path, file: Hdf5, group: Any, at: tuple[str, ...]) -> Iterator[Weight]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import Format
+from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import (
     EXTENDED,
     STANDARD,
@@ -44,10 +44,9 @@ def matches(data: mmap.mmap) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
-    """The arrays in ``data``: views of the map where stored, inflated when read where deflated. ``key`` must be None."""
-    if key is not None:
-        raise UnreadableError(f"`{path}` holds no state dict under `{shown(key)}`", hints=["leave `--key` away"])
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
+    """The arrays in ``data``: views of the map where stored, inflated when read where deflated. There is no choice."""
+    no_choice(path, choice)
     index = open_zip(path, data)
     metadata, dtypes = _comment(index.comment)
     tensors = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import Format
+from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import checked_name, checked_shape, contents, damaged, dtype_named, elements, shown, truncated, view
 from xconvert.model import Checkpoint, Tensor
 
@@ -40,6 +40,7 @@ _DTYPES = {
 }
 _CODES = {name: code for code, name in _DTYPES.items()}
 _METADATA = "__metadata__"
+_FRAMEWORKS = {"torch": "pt", "tensorflow": "tf", "keras": "tf", "mindspore": "ms", "paddle": "pd"}  # as their loaders want it
 
 
 def matches(data: mmap.mmap) -> bool:
@@ -47,10 +48,9 @@ def matches(data: mmap.mmap) -> bool:
     return data[8:10] in (b'{"', b"{}") and int.from_bytes(data[:8], "little") <= _MAX_HEADER
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
-    """The tensors in ``data`` as views of the map, in the order of the header; ``key`` must be None."""
-    if key is not None:
-        raise UnreadableError(f"`{path}` holds no state dict under `{shown(key)}`", hints=["leave `--key` away"])
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
+    """The tensors in ``data`` as views of the map, in the order of the header; there is no choice."""
+    no_choice(path, choice)
     size = int.from_bytes(data[:8], "little")
     if size > len(data) - 8:
         raise truncated(path, f"its header goes on to byte {8 + size}")
@@ -128,7 +128,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     for name in placed:
         size = elements(tensors[name].shape) * tensors[name].dtype.itemsize
         offsets[name], at = [at, at + size], at + size
-    header: dict[str, Any] = {_METADATA: {"format": "pt", **checkpoint.metadata}}
+    header: dict[str, Any] = {_METADATA: {"format": _FRAMEWORKS.get(checkpoint.dialect, "pt"), **checkpoint.metadata}}
     for name, tensor in tensors.items():
         header[name] = {"dtype": _CODES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": offsets[name]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

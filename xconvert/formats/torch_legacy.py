@@ -10,7 +10,7 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-from xconvert.formats import Format
+from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import damaged, shown, truncated
 from xconvert.formats._pickle import load
 from xconvert.formats._state_dict import read_state_dict
@@ -27,7 +27,7 @@ def matches(data: mmap.mmap) -> bool:
     return start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05" and _MAGIC in start
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The state dict in ``data``, its tensors views of the map; ``key`` is the dotted path to it where there are several."""
     storages: dict[str, Storage] = {}
 
@@ -52,7 +52,7 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
             raise damaged(path, f"storage `{shown(storage.key)}` is missing or too small")
         return found[storage.key]
 
-    return read_state_dict(path, root, key, locate, "<" if system.get("little_endian", True) else ">", "torch-legacy")
+    return read_state_dict(path, root, choice, locate, "<" if system.get("little_endian", True) else ">", "torch-legacy")
 
 
 def _storages(path: Path, whole: memoryview, at: int, keys: list[Any], described: dict[str, Storage]) -> dict[str, memoryview]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import Format
+from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import contents, damaged, elements, shown
 from xconvert.formats._pickle import load
 from xconvert.formats._state_dict import read_state_dict
@@ -26,7 +26,7 @@ def matches(data: mmap.mmap) -> bool:
     return any(_is_pickle(name) for name in sniff(data))
 
 
-def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
+def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The state dict in ``data``, its tensors views of the map; ``key`` is the dotted path to it where there are several."""
     index = open_zip(path, data)
     pickles = [name for name in index.names if _is_pickle(name)]
@@ -51,7 +51,7 @@ def read(path: Path, data: mmap.mmap, key: str | None) -> Checkpoint:
             views[name] = index.view(name)
         return views[name]
 
-    return read_state_dict(path, root, key, locate, ">" if order == b"big" else "<", "torch")
+    return read_state_dict(path, root, choice, locate, ">" if order == b"big" else "<", "torch")
 
 
 def _is_pickle(name: str) -> bool:
