@@ -19,14 +19,23 @@ KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
 TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
 
 
+ZOO = {
+    "xception": "keras.applications",
+    "xception_aligned": "timm",
+    "xception_preact": "timm",
+    "xception_paddleclas": "paddleclas",
+}
+
+
 @cache
-def _weights(depth: Depth, head: bool, classes: int, channels: int, divide: int, seed: int) -> dict[str, np.ndarray]:
-    layers = families()["xception"].build(depth, head, KERAS)
+def _weights(family: str, depth: Depth, head: bool, classes: int, channels: int, divide: int, seed: int) -> dict[str, np.ndarray]:
+    layers = families()[family].build(depth, head, families()[family].attributes)
     return calibrated(layers, widths(layers, divide), classes=classes, channels=channels, seed=seed, size=96)
 
 
 def narrow(
     depth: int | Depth = 8,
+    family: str = "xception",
     head: bool = True,
     classes: int = 10,
     channels: int = 3,
@@ -35,21 +44,26 @@ def narrow(
     dtype: str = "float32",
     **attributes: Any,
 ) -> Model:
-    """An Xception of 1/``divide`` width, by default as keras.applications computes it."""
-    values = KERAS | attributes
+    """A network of 1/``divide`` width, by default as its authors published it; Xception as keras.applications computes it."""
+    values = {**families()[family].attributes, **attributes}
     depth = depth if isinstance(depth, Depth) else Depth(3, depth)
-    weights = {
-        name: Tensor.of(array.astype(dtype)) for name, array in _weights(depth, head, classes, channels, divide, seed).items()
-    }
+    made = _weights(family, depth, head, classes, channels, divide, seed)
+    weights = {name: Tensor.of(array.astype(dtype)) for name, array in made.items()}
     told = {name: Attribute(value, "test") for name, value in values.items()}
-    model = Model(families()["xception"], depth, head, told, weights, implementation="keras.applications")
-    return replace(model, preprocessing=library().find("keras.applications").preprocessing)
+    model = Model(families()[family], depth, head, told, weights, implementation=ZOO[family])
+    zoo = library().find(ZOO[family], families()[family], depth)
+    assert zoo
+    return replace(model, preprocessing=zoo.preprocessing)
 
 
 def checkpoint(model: Model, implementation: str, dialect: str | None = None) -> Checkpoint:
-    """What a stranger's file of ``model`` holds: the names of ``implementation``, and nothing of xconvert's own."""
+    """What a stranger's file of ``model`` holds: the names of ``implementation``, and nothing of xconvert's own.
+
+    A framework's name means its customary names, which are our own where no zoo has the family.
+    """
     known = library()
-    found = known.find(implementation)
+    found = known.find(implementation, model.family, model.depth)
+    found = found or known.customary(known.dialects[implementation], model.family, model.depth)
     return replace(save(model, found, known.dialects[dialect or found.dialect]), metadata={})
 
 

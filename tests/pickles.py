@@ -88,11 +88,11 @@ def archive(root: Any, **members: bytes) -> bytes:
     return zipped([(f"x/{name}", content) for name, content in contents.items()])
 
 
-def checkpoint(data: bytes, key: str | None = None) -> Checkpoint:
+def checkpoint(data: bytes, key: str | None = None, ema: bool | None = None) -> Checkpoint:
     """What the zip reader makes of ``data``."""
     area = mapped(data)
     assert torch_zip.FORMAT.matches(area)
-    return torch_zip.FORMAT.read(Path("x.pth"), area, Choice(key))
+    return torch_zip.FORMAT.read(Path("x.pth"), area, Choice(key, ema))
 
 
 def legacy(root: Any, stored: bytes, keys: Any = ("0",), version: int = 1001, little: bool = True) -> bytes:

@@ -116,7 +116,6 @@ def test_another_network_is_told_in_two_tables(tmp_path: Path, capsys: pytest.Ca
         (["check", "nowhere.toml"], "cannot be opened"),
         (["x" * 300 + ".pth", "--to", "torch"], "File name too long"),
         ([FIXTURES / "keras.h5", "--to", "torch", "-o", "x" * 300 + ".pth"], "File name too long"),
-        ([FIXTURES / "keras.h5", "--to", "mindcv"], "`.ckpt` files are not written yet"),
         (["inspect", "/dev/null"], "is not a regular file"),
     ],
 )
@@ -198,10 +197,13 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         "keras.applications",
         "keras-hub",
         "mindcv",
+        "paddleclas",
+        "tf-deeplab",
     }
-    formats = {"torch", "torch-legacy", "safetensors", "npz", "keras-h5", "keras-weights", "keras-archive"}
+    formats = {"torch", "torch-legacy", "safetensors", "npz", "keras-h5", "keras-weights", "keras-archive", "hub", "onnx"}
+    formats |= {"tensorflow", "tensorflow-objects", "tensorflow-v1", "paddle", "paddle-inference", "mindspore"}
     assert {f["name"] for f in told["formats"]} == formats
-    assert {f["name"] for f in told["formats"] if not f["written"]} == {"torch-legacy", "keras-archive"}
+    assert {f["name"] for f in told["formats"] if not f["written"]} == {"torch-legacy", "tensorflow-v1", "paddle-inference"}
     assert {b["name"] for b in told["backends"]} >= {"numpy", "torch", "keras", "timm", "keras.applications"}
 
 

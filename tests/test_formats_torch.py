@@ -205,7 +205,14 @@ def test_several_state_dicts_need_a_key() -> None:
         checkpoint(data)
     assert caught.value.message == "`x.pth` holds two state dicts"
     assert caught.value.facts == ("`state_dict` (4 tensors)", "`ema_state_dict` (5 tensors)")
-    assert caught.value.hints == ("pass `--key state_dict`",)
+    assert caught.value.hints == (
+        "pass `--key state_dict`",
+        "or `--ema` for the averaged weights, `--no-ema` for the others",
+    )
+    assert len(checkpoint(data, ema=True).tensors) == 5
+    assert len(checkpoint(data, ema=False).tensors) == 4
+    with pytest.raises(UnreadableError, match="no averaged weights"):
+        checkpoint(archive({"state_dict": many()}), ema=True)
     found = checkpoint(data, "ema_state_dict")
     assert len(found.tensors) == 5
     assert found.notes[:2] == ("unwrapped `ema_state_dict`", "left out `state_dict` (4 tensors)")

@@ -21,24 +21,37 @@ from tests.oracle import inventory
 from xconvert import mappings
 from xconvert.cli import main
 from xconvert.errors import MappingError, UsageError
-from xconvert.implementation import Dialect, Library, written_names
+from xconvert.implementation import Dialect, Implementation, Library, written_names
 from xconvert.loading import interpret
 from xconvert.mappings import library
-from xconvert.matching import attempt
-from xconvert.model import PARAMETERS, Checkpoint, Depth, Tensor
+from xconvert.matching import _search, attempt
+from xconvert.model import PARAMETERS, Checkpoint, Depth, Layer, Tensor
 from xconvert.preprocessing import preprocessing_problems
 
-# Every shipped mapping, and the inventory of the real class's checkpoint that it must cover.
+# Every shipped mapping, by family, and the inventories of the real classes' checkpoints that it must cover, with their depth.
 INVENTORIES = [
-    ("timm", "torch", "timm.legacy_xception"),
-    ("lornatang", "torch", "lornatang.xception"),
-    ("cadene", "torch", "cadene.xception_fc_file"),
-    ("cadene", "torch", "cadene.xception_last_linear"),
-    ("keras.applications", "keras", "keras_applications.xception_top"),
-    ("keras.applications", "keras", "keras_applications.xception_notop"),
-    ("keras-hub", "keras", "keras_hub.xception_41_imagenet_backbone"),
-    ("keras-hub", "keras", "keras_hub.xception_41_imagenet_classifier"),
-    ("mindcv", "mindspore", "mindcv.xception"),
+    ("xception", "timm", "timm.legacy_xception", (3, 8)),
+    ("xception", "lornatang", "lornatang.xception", (3, 8)),
+    ("xception", "cadene", "cadene.xception_fc_file", (3, 8)),
+    ("xception", "cadene", "cadene.xception_last_linear", (3, 8)),
+    ("xception", "keras.applications", "keras_applications.xception_top", (3, 8)),
+    ("xception", "keras.applications", "keras_applications.xception_notop", (3, 8)),
+    ("xception", "keras-hub", "keras_hub.xception_41_imagenet_backbone", (3, 8)),
+    ("xception", "keras-hub", "keras_hub.xception_41_imagenet_classifier", (3, 8)),
+    ("xception", "mindcv", "mindcv.xception", (3, 8)),
+    ("xception_aligned", "timm", "timm.xception41", (3, 8)),
+    ("xception_aligned", "timm", "timm.xception65", (3, 16)),
+    ("xception_aligned", "timm", "timm.xception71", (5, 16)),
+    ("xception_aligned", "tf-deeplab", "tf_deeplab.xception_41", (3, 8)),
+    ("xception_aligned", "tf-deeplab", "tf_deeplab.xception_65", (3, 16)),
+    ("xception_aligned", "tf-deeplab", "tf_deeplab.xception_71", (5, 16)),
+    ("xception_aligned", "paddleclas", "paddleclas.Xception41_deeplab", (3, 8)),
+    ("xception_aligned", "paddleclas", "paddleclas.Xception65_deeplab", (3, 16)),
+    ("xception_preact", "timm", "timm.xception41p", (3, 8)),
+    ("xception_preact", "timm", "timm.xception65p", (3, 16)),
+    ("xception_paddleclas", "paddleclas", "paddleclas.Xception41", (3, 8)),
+    ("xception_paddleclas", "paddleclas", "paddleclas.Xception65", (3, 16)),
+    ("xception_paddleclas", "paddleclas", "paddleclas.Xception71", (5, 16)),
 ]
 
 
@@ -48,18 +61,25 @@ def empty(shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
 
 
 def test_every_shipped_mapping_is_held_to_an_inventory() -> None:
-    assert {name for name, _, _ in INVENTORIES} == {i.name for i in library().implementations}
+    assert {told[:2] for told in INVENTORIES} == {(i.family.name, i.name) for i in library().implementations if not i.own}
 
 
-@pytest.mark.parametrize(("name", "dialect", "told"), INVENTORIES)
-def test_a_mapping_names_exactly_the_tensors_of_the_real_class(name: str, dialect: str, told: str) -> None:
+@pytest.mark.parametrize(("family", "name", "told", "depth"), INVENTORIES, ids=[told for *_, told, _ in INVENTORIES])
+def test_a_mapping_names_exactly_the_tensors_of_the_real_class(family: str, name: str, told: str, depth: tuple[int, int]) -> None:
     shapes = {t["name"]: tuple(t["shape"]) for t in inventory(told)["tensors"]}
     model = interpret(empty(shapes), told, implementation=name)
+    assert (model.family.name, model.depth) == (family, depth)
     assert sum(int(np.prod(t.shape)) for t in model.weights.values()) == inventory(told)["params_total_with_bn_stats"]
-    assert model.depth == (3, 8)
     written = checkpoint(model, name)
     renamed = {n.replace("fc.", "last_linear."): s for n, s in shapes.items()} if told.endswith("fc_file") else shapes
     assert {n: t.shape for n, t in written.tensors.items()} == renamed
+
+
+@pytest.mark.parametrize("told", [told for *_, told, _ in INVENTORIES])
+def test_a_checkpoint_is_recognised_without_being_asked_about(told: str) -> None:
+    shapes = {t["name"]: tuple(t["shape"]) for t in inventory(told)["tensors"]}
+    model = interpret(empty(shapes), told)
+    assert (model.family.name, model.depth) == next((family, depth) for family, _, t, depth in INVENTORIES if t == told)
 
 
 def test_weights_h5_positions_are_those_of_the_real_file() -> None:
@@ -69,23 +89,31 @@ def test_weights_h5_positions_are_those_of_the_real_file() -> None:
     assert {n: t.shape for n, t in checkpoint(model, "keras.applications", "keras_weights").tensors.items()} == shapes
 
 
-@pytest.mark.parametrize("name", [i.name for i in library().implementations])
-@pytest.mark.parametrize("depth", [0, 3, 8, 16])
-def test_names_stay_one_to_one_at_any_depth(name: str, depth: int) -> None:
-    found = library().find(name)
-    tensors = checkpoint(narrow(depth), name).tensors
-    model = interpret(Checkpoint(tensors), name, implementation=name)
-    assert model.depth == (3, depth)
-    assert (
-        len(set(written_names(found, library().dialects[found.dialect], Depth(3, depth), True)))
-        == len(model.weights) - 3 * _norms(depth) - 1
-    )
+@pytest.mark.parametrize("implementation", library().implementations, ids=lambda i: f"{i.family.name}-{i.dialect}-{i.name}")
+@pytest.mark.parametrize("depth", [Depth(3, 0), Depth(3, 3), Depth(3, 8), Depth(3, 16), Depth(5, 16), Depth(5, 1)])
+def test_names_stay_one_to_one_at_any_depth(implementation: Implementation, depth: Depth) -> None:
+    family = implementation.family
+    if depth not in family.depths:
+        return  # Chollet's network has three entry blocks
+    dialect = library().dialects[implementation.dialect]
+    names = written_names(implementation.at(depth), dialect, depth, True)
+    layers = [layer for layer in family.build(depth, True, family.attributes) if layer.parameters]
+    shapes = {}
+    for layer in layers:
+        for parameter in layer.parameters:
+            spelling, pattern = dialect.spellings[layer.op][parameter][:2]
+            shapes[dialect.tensor(names[layer.name], spelling)] = _shape(layer, pattern)
+    assert len(shapes) == sum(len(layer.parameters) for layer in layers)
+    found, _ = _search(empty(shapes), [(implementation, dialect)], ())
+    assert [match.depth for match in found] == [depth]
 
 
-def _norms(depth: int) -> int:
-    return 2 + 3 * 3 + 3 * depth + 3 + 2
+def _shape(layer: Layer, pattern: str) -> tuple[int, ...]:
+    """One channel everywhere: what counts here are names."""
+    return tuple(layer.kernel if axis in "HW" else 1 for axis in pattern.split())
 
 
+ROOTS = "keras, keras_apart, mindspore, onnx, paddle, tensorflow, torch"
 GOOD = """
 architecture = "xception"
 dialect = "torch"
@@ -166,7 +194,7 @@ def test_a_zoo_is_added_with_one_file(tmp_path: Path, capsys: pytest.CaptureFixt
     tensors = {n.replace("fc.", "top."): t for n, t in checkpoint(narrow(), "timm").tensors.items()}
     model = interpret(Checkpoint(tensors), "mine.pth", mappings=[tmp_path])
     assert model.implementation == "mine"
-    assert known.find("mine").describes == "a zoo"
+    assert known.named("mine")[0].describes == "a zoo"
 
 
 def test_an_unknown_folder_of_mappings_is_told(tmp_path: Path) -> None:
@@ -231,7 +259,7 @@ DIALECTS = tomllib.loads((mappings.folder() / "dialects.toml").read_text())
         ("preprocessing", {"mean": [0.5] * 3, "std": [0.5]}, "preprocessing `mean` has 3 values and `std` 1"),
         ("preprocessing/interpolation", "magic", "expected one of `bilinear`"),
         ("preprocessing/channels", "\x1b[31m", "expected one of `RGB`, `BGR`"),
-        ("preprocessing/crop", 3, "preprocessing `crop` is none of size, resize"),
+        ("preprocessing/crop", 3, "preprocessing `crop` is 3, expected one of `centre`, `central fraction`"),
         ("architecture", ["x"], "`architecture` is ['x'], expected one of `xception`"),
         ("dialect", 3, "`dialect` is 3, expected one of `torch`"),
         ("dialect", date(2017, 4, 1), "`dialect` is datetime.date(2017, 4, 1), expected"),
@@ -315,8 +343,16 @@ def test_names_that_go_in_a_circle_are_told(tmp_path: Path) -> None:
         ("mine/separator", None, "[mine] `separator` is missing"),
         ("mine/separator", "", "[mine] `separator` is '', expected text"),
         ("mine/suffix", "pth", "expected a suffix such as `.pth`"),
-        ("mine/family", "nope", "[mine] family `nope` is none of the dialects keras, mindspore, torch"),
-        ("mine/family", "keras_1", "[mine] family `keras_1` is none of the dialects keras, mindspore, torch"),
+        (
+            "mine/family",
+            "nope",
+            f"[mine] family `nope` is none of the dialects {ROOTS}",
+        ),
+        (
+            "mine/family",
+            "keras_1",
+            f"[mine] family `keras_1` is none of the dialects {ROOTS}",
+        ),
         ("mine/family", [], "[mine] `family` is [], expected text"),
         ("mine/positional", True, "[mine] is `positional`, so `numbered` must give a stem for batch_norm, conv"),
         ("mine/positional", "yes", "[mine] `positional` is 'yes', expected true or false"),
@@ -401,8 +437,8 @@ def test_whatever_a_mapping_file_says_it_loads_or_is_told(data: st.DataObject) -
             assert all(isinstance(fact, str) for fact in error.facts)
             return
     for dialect in Library(known, (mine,)).spoken(mine):  # what loads can be used
-        written_names(mine, dialect, 0, False)
-        attempt(checkpoint(narrow(), "timm"), mine, dialect, 8, True)
+        written_names(mine, dialect, Depth(3, 0), False)
+        attempt(checkpoint(narrow(), "timm"), mine, dialect, Depth(3, 8), True)
     assert preprocessing_problems(json.loads(json.dumps(mine.preprocessing))) == []
 
 
@@ -435,10 +471,10 @@ def test_a_mapping_may_use_dialects_and_names_of_other_folders(tmp_path: Path, c
         main(["check", str(path), "--mappings", str(tmp_path / "extra")])
     assert stopped.value.code == 0
     known = library(tmp_path, tmp_path / "extra")
-    assert written_names(known.find("mine"), known.dialects["mine"], 8, True)["predictions"] == "theirs"
+    assert written_names(known.named("mine")[0], known.dialects["mine"], Depth(3, 8), True)["predictions"] == "theirs"
     (tmp_path / "parent.toml").write_text(document({**parent, "layers": {"predictions": "beside"}}))
     beside = mappings.load(path, known.dialects, tmp_path / "extra")
-    assert written_names(beside, known.dialects["mine"], 8, True)["predictions"] == "beside"
+    assert written_names(beside, known.dialects["mine"], Depth(3, 8), True)["predictions"] == "beside"
 
 
 def test_a_broken_mapping_in_the_folder_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -454,7 +490,7 @@ def test_other_toml_beside_a_mapping_is_passed_over(tmp_path: Path, capsys: pyte
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
     (tmp_path / "site" / "xception").mkdir(parents=True)
     (tmp_path / "site" / "xception" / "deep.toml").write_text("architecture = 3")
-    assert library(tmp_path).find("mine")
+    assert library(tmp_path).named("mine")
     with pytest.raises(SystemExit) as stopped:
         main(["check", str(tmp_path / "pyproject.toml")])
     assert stopped.value.code == 1

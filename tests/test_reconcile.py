@@ -15,11 +15,16 @@ from xconvert.compare import relative_l2
 from xconvert.effects import first_parting, measure, unseen_sizes
 from xconvert.errors import XconvertError
 from xconvert.probe import images
-from xconvert.reconcile import Change, folded_gamma, reconcile
+from xconvert.reconcile import Change, fold_epsilon, reconcile
 
 epsilons = st.sampled_from([1e-2, 1e-3, 1e-4, 1e-5, 1e-7])
 variances = arrays(np.float32, 8, elements=st.floats(0, 100, width=32))
 gammas = arrays(np.float32, 8, elements=st.floats(-4, 4, width=32))
+
+
+def folded_gamma(gamma: np.ndarray, variance: np.ndarray, source: float, target: float) -> np.ndarray:
+    read = {"a.gamma": gamma.astype(np.float64), "a.variance": variance.astype(np.float64)}.__getitem__
+    return fold_epsilon("a.gamma", read, source, target).astype(gamma.dtype)
 
 
 def scale(gamma: np.ndarray, variance: np.ndarray, epsilon: float) -> np.ndarray:

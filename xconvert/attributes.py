@@ -35,11 +35,14 @@ def _epsilon(value: Any) -> float:
     return number
 
 
-def _one_of(*values: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in values:
-            raise ValueError("one of " + ", ".join(f"`{v}`" for v in values))
-        return str(value)
+def _one_of(*values: str | float) -> Callable[[Any], Any]:
+    """Takes one of ``values``, or its text."""
+
+    def parse(value: Any) -> Any:
+        for known in values:
+            if not isinstance(value, bool) and (value == known or value == str(known)):
+                return known
+        raise ValueError("one of " + ", ".join(f"`{v}`" for v in values))
 
     return parse
 
@@ -50,6 +53,16 @@ DEFINITIONS: Mapping[str, Definition] = {
         "where a strided 3×3 max-pool puts its border",
         _one_of("same_upper", "symmetric"),
         {"same_upper": "the odd pixel goes to the end", "symmetric": "one pixel on each side"},
+    ),
+    "exit_dilation": Definition(
+        "how far apart the last block's depthwise convolutions look",
+        _one_of(1, 2),
+        {1: "at neighbouring pixels", 2: "at every other pixel"},
+    ),
+    "head_scale": Definition(
+        "what the classifier's input is multiplied with",
+        _one_of(1.0, 0.5),
+        {1.0: "taken as it is", 0.5: "halved, as Paddle's dropout `downscale_in_infer` does when it answers"},
     ),
 }
 

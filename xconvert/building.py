@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from xconvert.backends import find
+from xconvert.backends import backends, find
 from xconvert.errors import UsageError
 from xconvert.loading import load, record_of
 from xconvert.mappings import library
@@ -27,11 +27,13 @@ def build(checkpoint: str | Path | Model, framework: str, **options: Any) -> Any
     when the framework is not installed.
     """
     known = library()
-    if framework not in known.dialects or not known.dialects[framework].default:
-        raise UsageError(f"no framework is called `{framework}`", facts=["frameworks: torch, keras"])
+    graphs = [backend.name for backend in backends().values() if backend.kind == "graph"]
+    frameworks = [name for name in graphs if hasattr(import_module(f"xconvert.backends.{name}"), "build")]
+    if framework not in frameworks:
+        raise UsageError(f"no framework is called `{framework}`", facts=["frameworks: " + ", ".join(frameworks)])
     find(framework)
     model = checkpoint if isinstance(checkpoint, Model) else load(checkpoint, **options)
-    implementation = known.find(known.dialects[framework].default[0], model.family)
+    implementation = known.customary(known.dialects[framework], model.family, model.depth)
     weights = {name: tensor.read() for name, tensor in model.weights.items()}
     backend = import_module(f"xconvert.backends.{framework}")
     return backend.build(model.layers, weights, native_names(framework, model), record_of(model, implementation))

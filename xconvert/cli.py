@@ -75,6 +75,7 @@ reading = options(
         help="Whose names the file has, where several fit: an implementation or a framework.",
     ),
     click.option("--key", metavar="KEY", help="Which state dict or model, where the file holds several."),
+    click.option("--ema/--no-ema", default=None, help="The moving averages of the weights, or the weights themselves."),
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An attribute you know better than the file."),
     click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out tensors with such names, e.g. 'aux.*'."),
     mapping_folders,
@@ -96,10 +97,16 @@ def _reading(kwargs: dict[str, Any]) -> dict[str, Any]:
 @cli.command(short_help="Convert a checkpoint (the default command).")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
-    "--to", required=True, metavar="TARGET", help="A framework (torch, keras) or an implementation (timm, keras.applications, …)."
+    "--to",
+    required=True,
+    metavar="TARGET",
+    help="A framework (torch, keras, paddle, …) or an implementation (timm, keras.applications, …).",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
+@click.option("--drop-background", "background", flag_value="drop", help="Leave out the first class, TensorFlow's background.")
+@click.option("--add-background", "background", flag_value="add", help="Add a first class that never wins.")
+@click.option("--layout", metavar="NAME", help="Write a folder instead of a file: `hub`, which timm opens as local-dir:FOLDER.")
 @click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
 @click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
@@ -185,14 +192,15 @@ def check(mapping: Path, mappings: Sequence[Path], as_json: bool) -> None:
 
 
 @cli.command("list", short_help="Architectures, implementations, formats, backends.")
+@click.option("--long", is_flag=True, help="Also the parameters and multiply-adds (at 299×299) of every published network.")
 @mapping_folders
 @as_json
-def list_(mappings: Sequence[Path], as_json: bool) -> None:
+def list_(mappings: Sequence[Path], long: bool, as_json: bool) -> None:
     """List what xconvert knows, and which backends are installed."""
     from xconvert import listing
 
     told = listing.everything(mappings)
-    _print(told if as_json else listing.everything_text(told))
+    _print(told if as_json else listing.everything_text(told, long))
 
 
 def _print(told: dict[str, Any] | str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xconvert import formats
 from xconvert.backends import find
@@ -20,9 +20,9 @@ from xconvert.loading import interpret, load, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
 from xconvert.probe import NATIVE, SIZES
-from xconvert.reconcile import FOLDS, Change, reconcile
+from xconvert.reconcile import FOLDS, Change, reconcile, with_background, without_background
 from xconvert.report import Check, LayerError, Report
-from xconvert.verification import check_written, compare_backend, compare_models, describe, native_names
+from xconvert.verification import check_written, compare_backend, compare_models, describe, named, native_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ def convert(
     *,
     to: str,
     accept: Collection[str] = (),
+    background: Literal["drop", "add"] | None = None,
+    layout: str | None = None,
     verify: bool = True,
     verify_with: Sequence[str] = (),
     force: bool = False,
@@ -58,6 +60,8 @@ def convert(
     ``to``: a framework (``torch``, ``keras``) keeps the function and changes the container; an implementation
     (``timm``, ``keras.applications``, …) means that class. ``output``: the file to write; by default beside the
     source, with the framework's suffix; its suffix chooses the format. ``accept``: attributes that may differ.
+    ``background``: leave out the first class (``"drop"``), or add one that never wins (``"add"``). ``layout``: a format
+    that no suffix chooses (``"hub"``).
     ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options`` are those of
     ``load``.
 
@@ -67,15 +71,17 @@ def convert(
     """
     model = load(source, mappings=mappings, **options)
     known = library(*(Path(folder) for folder in mappings))
-    target = resolve(to, model, known, Path(source), Path(output) if output else None)
+    if background:
+        model = {"drop": without_background, "add": with_background}[background](model)
+    target = resolve(to, model, known, Path(source), Path(output) if output else None, layout)
     _check_names(model, accept, verify_with)
     intended, changes = reconcile(model, target.wanted, accept)
     if refused := [change for change in changes if change.action == "refused"]:
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
-    _check_output(Path(source), target.path, force)
+    _check_output(Path(source), target, force)
     for backend in verify_with:
         _check_backend(backend, target, model)
-    with _published(target.path) as written:
+    with _published(target) as written:
         checkpoint = save(intended, target.implementation, target.dialect)
         assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
         target.format.write(written, checkpoint)
@@ -110,13 +116,16 @@ def _loads(backend: str, target: Target, model: Model) -> bool:
 
 
 @contextmanager
-def _published(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` to write to: at the end it becomes ``path`` in one step, on an error nothing is left."""
-    folder = None
+def _published(target: Target) -> Iterator[Path]:
+    """A place beside the target to write to: at the end each file gets its name in one step, on an error nothing is left."""
+    path, folder = target.path, None
     try:
         folder = Path(tempfile.mkdtemp(prefix=".xconvert-", dir=path.parent))
         yield folder / path.name
-        (folder / path.name).replace(path)
+        for made, final in zip(target.format.files(folder / path.name), target.format.files(path), strict=True):
+            if made.is_dir() and final.is_dir():  # a folder replaces none that has files
+                final.rename(folder / "old")
+            made.replace(final)
     except OSError as error:
         raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
     finally:
@@ -124,30 +133,33 @@ def _published(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def resolve(to: str, model: Model, known: Library, source: Path, output: Path | None) -> Target:
+def resolve(to: str, model: Model, known: Library, source: Path, output: Path | None, layout: str | None = None) -> Target:
     """What ``to`` means for this model; raises ``UsageError`` for an unknown target or a format that cannot hold
-    it.
+    it, ``RefusedError`` for an implementation of other networks only.
     """
     framework = known.dialects.get(to)
-    if framework is not None and framework.default:
-        implementation = next(known.find(name, model.family) for name in framework.default)
+    if framework is not None and framework.suffix:
+        implementation = known.customary(framework, model.family, model.depth)
     else:
-        implementation, framework = known.find(to, model.family), None
+        implementation, framework = named(known, to, model), None
     own = known.dialects[implementation.dialect]
-    customary = _stem(source.name) + own.suffix
-    path = output / customary if output and _is_folder(output) else output or source.with_name(customary)
-    if output is None and not any(own.suffix in f.suffixes for f in formats.formats().values() if f.write):
-        example = f"-o {_stem(source.name)}.safetensors"
-        raise UsageError(f"`{own.suffix}` files are not written yet", hints=[f"name a file of another format: `{example}`"])
-    target_format = formats.format_for_writing(path, own.family)
+    suffix = next(d.suffix for d in known.dialects.values() if d.suffix and own.name in (d.name, d.apart))
+    if layout:
+        path = output or source.with_name(_stem(source.name))
+        target_format = formats.of_layout(layout)
+    else:
+        customary = _stem(source.name) + suffix
+        path = output / customary if output and _is_folder(output) else output or source.with_name(customary)
+        target_format = formats.format_for_writing(path, own.family)
     if target_format.dialects and own.family not in target_format.dialects:
         kinds = ", ".join(target_format.dialects)
         raise UsageError(
             f"a `{target_format.name}` file holds {kinds} layers, not {own.family} names",
-            hints=[f"name the output `{_stem(path.name)}{own.suffix}`, or give it another suffix"],
+            hints=[f"name the output `{_stem(path.name)}{suffix}`, or give it another suffix"],
         )
     dialect = known.dialects[target_format.dialects.get(own.family, own.name)]
-    wanted = {name: value for name, value in implementation.attributes.items() if framework is None or name in FOLDS}
+    kept = framework is not None  # a framework has no attributes of its own but what is customary and can be folded
+    wanted = {n: v for n, v in implementation.attributes.items() if not kept or (n in FOLDS and not implementation.own)}
     return Target(implementation, own, dialect, target_format, path, wanted, framework is not None)
 
 
@@ -164,16 +176,18 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def _check_output(source: Path, path: Path, force: bool) -> None:
-    try:
-        if path.exists() and path.samefile(source):
-            raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
-    if path.is_dir():
-        raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
-    if os.path.lexists(path) and not force:  # a dangling link too
-        raise UsageError(f"`{path}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
+def _check_output(source: Path, target: Target, force: bool) -> None:
+    sources = [source, formats.locate(source)]
+    for path in target.format.files(target.path):
+        try:
+            if path.exists() and any(path.samefile(s) for s in sources):
+                raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
+        except OSError as error:
+            raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
+        if path.is_dir() and target.format.suffixes:
+            raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
+        if os.path.lexists(path) and not force:  # a dangling link too
+            raise UsageError(f"`{path}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
 
 
 def _checked(
@@ -242,7 +256,7 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
     if target.framework and (parting := first_parting(intended, theirs)):
         notes.append(
             f"{target.implementation.describes} itself would part at `{parting}` ({NATIVE}×{NATIVE});"
-            f" `xconvert.build({str(target.path)!r}, {target.implementation.dialect!r})` computes this network"
+            f" `xconvert.build({str(target.path)!r}, {target.own.name!r})` computes this network"
         )
     normalisation = ("mean", "std", "channels")
     ours, customary = ([p.get(k) for k in normalisation] for p in (model.preprocessing, target.implementation.preprocessing))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -33,6 +33,8 @@ class Dialect:
     numbered: Mapping[str, str] = field(default_factory=dict)
     positional: bool = False
     file_order: bool = False
+    apart: str = ""
+    averaged: str = ""
 
     def tensor(self, layer: str, parameter: str) -> str:
         """Their name of the tensor: their layer name, the separator, their parameter name."""
@@ -40,8 +42,19 @@ class Dialect:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A network that a zoo publishes: its name there, its depth, its classes, and what holds for it alone."""
+
+    name: str
+    depth: Depth
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 1000
+
+
+@dataclass(frozen=True)
 class Implementation:
-    """One mapping file, checked."""
+    """One mapping file, checked; or ``own_names``, in a dialect that has no mapping for the family."""
 
     name: str
     family: Family
@@ -50,6 +63,27 @@ class Implementation:
     attributes: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     rules: tuple[Rule, ...]
+    published: tuple[Published, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether its names are ours, as no rule of a zoo gives others."""
+        return self.name == OWN
+
+    def model(self, depth: Depth) -> Published | None:
+        """What the zoo publishes of this depth."""
+        return next((published for published in self.published if published.depth == depth), None)
+
+    def at(self, depth: Depth) -> Implementation:
+        """The implementation as it is for networks of ``depth``: with what holds for the one published there."""
+        if (own := self.model(depth)) is None:
+            return replace(self, describes=self.describes.replace("{model}", self.family.describes))
+        return replace(
+            self,
+            describes=self.describes.replace("{model}", own.name),
+            attributes={**self.attributes, **own.attributes},
+            preprocessing={**self.preprocessing, **own.preprocessing},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +106,41 @@ class Library:
         own = self.dialects[implementation.dialect]
         return [own, *(d for d in self.dialects.values() if d.family == own.family and d is not own)]
 
-    def find(self, name: str, family: Family | None = None) -> Implementation:
-        """The implementation called ``name`` (for ``family`` if given); raises ``UsageError`` when there is none."""
-        for candidate in self.implementations:
-            if candidate.name == name and family in (None, candidate.family):
-                return candidate
-        known = sorted({i.name for i in self.implementations} | {d.name for d in self.dialects.values() if d.default})
+    def find(self, name: str, family: Family, depth: Depth) -> Implementation | None:
+        """The implementation called ``name`` of this family, as it is at this depth."""
+        return next((i.at(depth) for i in self.implementations if i.name == name and i.family is family), None)
+
+    def customary(self, framework: Dialect, family: Family, depth: Depth) -> Implementation:
+        """Whose names a framework's files of this family have: those of its best-known zoo, else our own."""
+        zoos = [self.find(name, family, depth) for name in framework.default]
+        return next((zoo for zoo in zoos if zoo), None) or own_names(framework, family).at(depth)
+
+    def named(self, name: str) -> list[Implementation]:
+        """The implementations called ``name``, one for each family that it has; raises ``UsageError`` when there is none."""
+        if found := [i for i in self.implementations if i.name == name]:
+            return found
+        known = sorted({i.name for i in self.implementations if not i.own} | {d.name for d in self.dialects.values() if d.suffix})
         raise UsageError(f"no implementation or framework is called `{name}`", facts=["known: " + ", ".join(known)])
 
 
-PLACEHOLDER = re.compile(r"\{(?:(\d{1,4})\*)?([a-z]+)([+-]\d{1,4})?\}")
+OWN = "xconvert"  # the implementation whose names are ours
+
+
+def own_names(framework: Dialect, family: Family) -> Implementation:
+    """Our own names as an implementation: for a framework in which no zoo has the family.
+
+    What no file says is then as the family's authors published it.
+    """
+    return Implementation(OWN, family, framework.apart or framework.name, "xconvert's {model}", family.attributes, {}, ())
+
+
+PLACEHOLDER = re.compile(r"\{(?:(\d{1,4})\*)?([a-z]+)([+-][a-z]+)?([+-]\d{1,4})?\}")
 
 
 def _number(match: re.Match[str], values: Mapping[str, int]) -> str:
-    factor, name, offset = match.groups()
-    return str(int(factor or 1) * values[name] + int(offset or 0))
+    factor, name, other, offset = match.groups()
+    added = (-1 if other[0] == "-" else 1) * values[other[1:]] if other else 0
+    return str(int(factor or 1) * values[name] + added + int(offset or 0))
 
 
 @cache
@@ -111,6 +165,9 @@ def expand(implementation: Implementation, depth: Depth, head: bool) -> dict[str
 
 def _expand(implementation: Implementation, depth: Depth, head: bool) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
     constants = implementation.family.constants(depth)
+    if implementation.own:
+        layers = implementation.family.build(depth, head, implementation.attributes)
+        return {layer.name: (layer.name,) for layer in layers if layer.parameters}, set()
     table: dict[str, tuple[str, ...]] = {}
     used: set[Rule] = set()
     for layer in implementation.family.build(depth, head, implementation.attributes):

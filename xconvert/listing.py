@@ -10,15 +10,17 @@ from xconvert import formats, render
 from xconvert.architectures import families
 from xconvert.attributes import DEFINITIONS
 from xconvert.backends import backends
+from xconvert.counting import count
+from xconvert.implementation import Implementation, Published
 from xconvert.loading import interpret
 from xconvert.mappings import dialects, examine, library
 from xconvert.verification import describe
 
 
-def inspect(path: Path, *, key: str | None = None, **options: Any) -> dict[str, Any]:
+def inspect(path: Path, *, key: str | None = None, ema: bool | None = None, **options: Any) -> dict[str, Any]:
     """What is in a checkpoint, and where each attribute was learned."""
-    checkpoint = formats.read(path, key)
-    model = interpret(checkpoint, str(path), **options)
+    checkpoint = formats.read(path, key, ema)
+    model = interpret(checkpoint, str(path), ema=ema, **options)
     first = model.weights[f"{model.layers[0].name}.weight"]
     widths = [
         t.shape[-1] for n, t in model.weights.items() if n.endswith((".conv1.weight", ".conv2.weight", ".pointwise.weight"))
@@ -97,10 +99,12 @@ def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
                 "name": i.name,
                 "architecture": i.family.name,
                 "dialect": i.dialect,
-                "describes": i.describes,
+                "describes": i.describes.replace(" {model}", "").replace(".{model}", ""),
                 "attributes": dict(i.attributes),
+                "published": [_published(i, published) for published in i.published],
             }
             for i in sorted(known.implementations, key=lambda i: (i.family.name, i.name))
+            if not i.own
         ],
         "formats": [
             {"name": f.name, "describes": f.describes, "suffixes": list(f.suffixes), "written": f.write is not None}
@@ -112,14 +116,39 @@ def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
     }
 
 
-def everything_text(told: Mapping[str, Any]) -> str:
-    """``everything`` as tables of at the most 80 columns."""
+def _published(implementation: Implementation, published: Published) -> dict[str, Any]:
+    """A published network: what holds for it alone, and how large it is with the classes its zoo trained."""
+    there = implementation.at(published.depth)
+    size = count(there.family.build(published.depth, True, there.attributes), published.classes)
+    return {
+        "name": published.name,
+        "blocks": published.depth._asdict(),
+        "classes": published.classes,
+        "attributes": dict(there.attributes),
+        "preprocessing": dict(there.preprocessing),
+        "parameters": {"trained": size.trained, "with_statistics": size.parameters},
+        "multiply_adds": size.multiply_adds,
+    }
+
+
+def everything_text(told: Mapping[str, Any], long: bool = False) -> str:
+    """``everything`` as tables of at the most 80 columns; ``long``: with the size of every published network."""
     parts: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = []
     for family in told["architectures"]:
         own = [i for i in told["implementations"] if i["architecture"] == family["name"]]
-        body = [(i["name"], *(str(i["attributes"][a]) for a in family["attributes"]), i["describes"]) for i in own]
-        parts.append((f"{family['name']}: {family['describes']}", ("implementation", *family["attributes"], ""), body))
-    frameworks = [(f["name"], ", ".join(f["names"]), f["suffix"]) for f in told["frameworks"]]
+        models = [(i["name"], model) for i in own for model in i["published"]]
+        head = ["implementation", "published as", *([] if long else family["attributes"])]
+        body = [
+            [zoo, model["name"], *(str(model["attributes"][a]) for a in family["attributes"] if not long)]
+            for zoo, model in models
+        ]
+        if long:
+            head += ["trained", "+ statistics", "multiply-adds"]
+            for row, (_, model) in zip(body, models, strict=True):
+                sizes = (*model["parameters"].values(), model["multiply_adds"])
+                row += [f"{number:,}".rjust(14 if number > 10**9 else 12) for number in sizes]
+        parts.append((f"{family['name']}: {family['describes']}", head, body))
+    frameworks = [(f["name"], ", ".join(f["names"]) or "xconvert", f["suffix"]) for f in told["frameworks"]]
     parts.append(("frameworks", ("name", "names of", "suffix"), frameworks))
     kinds = [
         (f["name"], " ".join(f["suffixes"]), "read, write" if f["written"] else "read", f["describes"]) for f in told["formats"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import numpy as np
 from xconvert import __version__, axes, formats
 from xconvert.agreement import agree
 from xconvert.attributes import parse as parse_attribute
-from xconvert.errors import UnreadableError, UsageError, XconvertError
+from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError, XconvertError
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
-from xconvert.matching import AS_ASKED, Match, identify
-from xconvert.model import Array, Attribute, Checkpoint, Model, Tensor
+from xconvert.matching import AS_ASKED, Match, identify, summarise
+from xconvert.model import Array, Attribute, Checkpoint, Graph, Model, Tensor
 from xconvert.preprocessing import preprocessing_problems
 
 
@@ -25,6 +26,7 @@ def load(
     *,
     implementation: str | None = None,
     key: str | None = None,
+    ema: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
     mappings: Sequence[str | Path] = (),
@@ -33,12 +35,15 @@ def load(
     canonical names.
 
     ``implementation``: whose names the file has, where several fit. ``key``: which of several candidates in the file.
+    ``ema``: whether the moving averages of the weights are meant, where the file has them beside the weights.
     ``settings``: attributes that are known better than the file does. ``ignore``: patterns of tensors to leave out.
     ``mappings``: folders of further mapping files. Weights are read when asked for. Raises the subclasses of
     ``XconvertError``, each saying what was found.
     """
-    checkpoint = formats.read(Path(path), key)
-    return interpret(checkpoint, str(path), implementation=implementation, settings=settings, ignore=ignore, mappings=mappings)
+    checkpoint = formats.read(Path(path), key, ema)
+    return interpret(
+        checkpoint, str(path), implementation=implementation, ema=ema, settings=settings, ignore=ignore, mappings=mappings
+    )
 
 
 def interpret(
@@ -46,6 +51,7 @@ def interpret(
     where: str,
     *,
     implementation: str | None = None,
+    ema: bool | None = None,
     settings: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
     mappings: Sequence[str | Path] = (),
@@ -53,6 +59,8 @@ def interpret(
     """``load`` for a checkpoint already read; ``where`` is its name in messages."""
     record = read_record(checkpoint, where)
     known = library(*(Path(folder) for folder in mappings))
+    for suffix in {dialect.averaged for dialect in known.dialects.values() if dialect.averaged}:
+        checkpoint = average_or_not(checkpoint, suffix, ema, where)
     hint = record.get("implementation")
     match, twins = identify(checkpoint, known, where, wanted=implementation, hint=hint, ignore=ignore)
     checkpoint, remarks, unchecked = agree(checkpoint, match, where, ignore)
@@ -73,11 +81,34 @@ def interpret(
         head=match.head,
         attributes=_attributes(match.implementation, checkpoint, record, settings or {}),
         weights=_weights(match, checkpoint),
-        preprocessing=record.get("preprocessing", match.implementation.preprocessing),
+        preprocessing=record.get("preprocessing", {**match.implementation.preprocessing, **checkpoint.preprocessing}),
         implementation=match.implementation.name,
         notes=(*notes, *_overruled(settings or {}, checkpoint, record)),
         omitted=tuple(f"`{pattern}`" for pattern in omitted),
     )
+
+
+def average_or_not(checkpoint: Checkpoint, suffix: str, ema: bool | None, where: str) -> Checkpoint:
+    """The checkpoint with each tensor replaced by its moving average, ``<name><suffix>``, or without the averages.
+
+    Raises ``AmbiguousError`` when the file has both and ``ema`` does not say which, ``NetworkError`` when a tensor that is
+    trained has no average: the two are never mixed. The statistics of batch norms are averages already.
+    """
+    averages = {name.removesuffix(suffix): tensor for name, tensor in checkpoint.tensors.items() if name.endswith(suffix)}
+    if not averages:
+        return checkpoint
+    if ema is None:
+        raise AmbiguousError(
+            f"`{where}` holds {len(averages)} weights twice: as trained, and their moving averages",
+            hints=["pass `--ema` for the averages, which the network was probably evaluated with, or `--no-ema`"],
+        )
+    plain = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(suffix)}
+    kin = {name.rpartition("/")[2] for name in averages}
+    if ema and (lacking := [name for name in plain if name not in averages and name.rpartition("/")[2] in kin]):
+        facts = ["without one: " + line for line in summarise(lacking)]
+        raise NetworkError(f"`{where}` lacks the moving average of some weights", facts=facts, hints=["pass `--no-ema`"])
+    told = f"took {len(averages)} moving averages" if ema else f"left out {len(averages)} moving averages `*{suffix}`"
+    return replace(checkpoint, tensors={**plain, **averages} if ema else plain, notes=(*checkpoint.notes, told))
 
 
 def _overruled(settings: Mapping[str, Any], checkpoint: Checkpoint, record: Mapping[str, Any]) -> Iterator[str]:
@@ -130,8 +161,10 @@ def _attributes(
         elif name in checkpoint.evidence:
             value, source = checkpoint.evidence[name]
             chosen[name] = Attribute(parse_attribute(name, value), f"the file's {source}")
-        else:
+        elif not implementation.own:
             chosen[name] = Attribute(implementation.attributes[name], f"mapping {implementation.name}")
+        else:
+            chosen[name] = Attribute(implementation.attributes[name], "assumed: as first published")
     return chosen
 
 
@@ -149,15 +182,18 @@ def save(model: Model, implementation: Implementation, dialect: Dialect) -> Chec
             tensors[theirs] = rearranged(model.weights[f"{layer.name}.{parameter}"], canonical, pattern)
         for parameter, dtype in dialect.added.get(layer.op, {}).items():
             tensors[dialect.tensor(names[layer.name], parameter)] = Tensor.of(np.zeros((), dtype))
-    return Checkpoint(tensors, {"xconvert": record_of(model, implementation)})
+    graph = Graph(model.layers, names, model.weights)
+    return Checkpoint(tensors, {"xconvert": record_of(model, implementation)}, dialect=dialect.family, graph=graph)
 
 
 def record_of(model: Model, implementation: Implementation) -> str:
     """What no tensor shows, as the JSON text that travels with a file of ``model`` under the names of ``implementation``."""
+    published = implementation.model(model.depth)
     return json.dumps(
         {
             "version": __version__,
             "implementation": implementation.name,
+            **({"published": published.name} if published else {}),
             "attributes": model.values,
             "preprocessing": dict(model.preprocessing),
         }

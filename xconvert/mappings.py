@@ -5,7 +5,7 @@ all problems at once.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,8 +16,8 @@ from xconvert.architectures import families
 from xconvert.attributes import parse as parse_attribute
 from xconvert.attributes import shown
 from xconvert.errors import MappingError, UsageError, XconvertError
-from xconvert.implementation import PLACEHOLDER, Dialect, Implementation, Library, Rule, problems
-from xconvert.model import PARAMETERS, Family
+from xconvert.implementation import OWN, PLACEHOLDER, Dialect, Implementation, Library, Published, Rule, own_names, problems
+from xconvert.model import PARAMETERS, Depth, Family
 from xconvert.preprocessing import FLAG, TABLE, TEXT, Kind, list_of, matching, mistakes, one_of, preprocessing_problems, table_of
 
 MAPPING: Mapping[str, Kind] = {
@@ -27,8 +27,15 @@ MAPPING: Mapping[str, Kind] = {
     "names_of": matching(r"[^/\\]{1,60}", "the name of another mapping"),
     "attributes": TABLE,
     "preprocessing": TABLE,
+    "published": TABLE,
     "layers": TABLE,
 }
+BLOCKS = Kind(
+    "the blocks of entry and middle flow, such as [3, 8]",
+    lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and 0 <= n < 1000 for n in v),
+)
+COUNT = Kind("a whole number from 1", lambda v: type(v) is int and 0 < v < 1_000_000)
+PUBLISHED: Mapping[str, Kind] = {"blocks": BLOCKS, "classes": COUNT, "attributes": TABLE, "preprocessing": TABLE}
 NAMES = Kind("a name or a list of names", lambda v: TEXT.fits(v) or list_of(TEXT, 1).fits(v))
 DTYPE = matching("bool|u?int(8|16|32|64)|float(16|32|64)", "a dtype such as `int64`")
 DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.toml`
@@ -42,6 +49,8 @@ DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.t
     "numbered": table_of(TEXT, PARAMETERS),
     "file_order": FLAG,
     "positional": FLAG,
+    "apart": TEXT,
+    "averaged": TEXT,
     **{operation: table_of(list_of(TEXT, 2), parameters, exactly=True) for operation, parameters in PARAMETERS.items()},
 }
 
@@ -85,7 +94,16 @@ def library(*extra: Path) -> Library:
         loaded[found.family.name, found.name] = found, path
     favourites = [name for dialect in known.values() for name in dialect.default]
     inside = sorted((found for found, _ in loaded.values()), key=lambda i: i.name not in favourites)  # stable: the folder's order
-    return Library(known, tuple(inside))
+    return Library(known, (*inside, *_own(known, inside)))
+
+
+def _own(known: Mapping[str, Dialect], inside: Sequence[Implementation]) -> Iterator[Implementation]:
+    """Our own names, for every framework and family of which no zoo is the framework's customary one."""
+    covered = {(i.dialect, i.family.name, i.name) for i in inside}
+    for framework in (dialect for dialect in known.values() if dialect.suffix):
+        for family in families().values():
+            if not any((framework.name, family.name, name) in covered for name in framework.default):
+                yield own_names(framework, family)
 
 
 def dialects(*extra: Path) -> dict[str, Dialect]:
@@ -124,12 +142,13 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
     """One mapping file, or what is wrong with it; raises ``MappingError`` when it cannot be read as TOML at all."""
     table = _toml(path)
     mistyped = list(_typing_problems(table, known))
-    found: list[str] = []
+    found = [f"a mapping may not be called `{OWN}`, which is what our own names are"] if path.stem == OWN else []
     attributes: dict[str, Any] = {}
     name = table.get("architecture")
     family = families().get(name) if isinstance(name, str) else None
     if family and isinstance(table.get("attributes"), dict):
         found += _read_attributes(table["attributes"], family, attributes)
+        found += (f"attribute `{name}` is missing" for name in family.attributes if name not in table["attributes"])
     if family is None or mistyped:
         return None, mistyped + found
     lines = _inherited(path, table, known, extra, found)
@@ -141,10 +160,21 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
         attributes,
         table.get("preprocessing", {}),
         tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items()),
+        tuple(_published(table.get("published", {}), family, found)),
     )
     found += _placeholder_problems(implementation)
     found = found or problems(implementation, known[table["dialect"]])
     return None if found else implementation, found
+
+
+def _published(table: Mapping[str, Any], family: Family, found: list[str]) -> Iterator[Published]:
+    """The networks of the table ``published``; problems go to ``found``."""
+    for name, told in table.items():
+        attributes: dict[str, Any] = {}
+        found += (
+            f"published `{name}`: {problem}" for problem in _read_attributes(told.get("attributes", {}), family, attributes)
+        )
+        yield Published(name, Depth(*told["blocks"]), attributes, told.get("preprocessing", {}), told.get("classes", 1000))
 
 
 def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
@@ -155,6 +185,12 @@ def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> 
         yield from mistakes(lines, dict.fromkeys(lines, NAMES), "line ")
     if isinstance(told := table.get("preprocessing"), dict):
         yield from preprocessing_problems(told)
+    if isinstance(models := table.get("published"), dict):
+        yield from mistakes(models, dict.fromkeys(models, TABLE), "published ")
+        for name, own in models.items():
+            if isinstance(own, dict):
+                yield from mistakes(own, PUBLISHED, f"published `{name}`: ", required=("blocks",))
+                yield from preprocessing_problems(own.get("preprocessing", {}))
 
 
 def _inherited(
@@ -182,7 +218,6 @@ def _inherited(
 
 
 def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, Any]) -> Iterator[str]:
-    yield from (f"attribute `{name}` is missing" for name in family.attributes if name not in table)
     for name, value in table.items():
         if name not in family.attributes:
             yield f"attribute `{name}` is none of {family.name}'s: {', '.join(family.attributes)}"
@@ -197,15 +232,17 @@ def _placeholder_problems(implementation: Implementation) -> Iterator[str]:
     constants = implementation.family.constants(implementation.family.depths[0])
     for rule in implementation.rules:
         free = [m for m in PLACEHOLDER.finditer(rule.ours) if m[2] not in constants]
-        bound = {m[2] for m in free if not (m[1] or m[3])} | constants.keys()
+        bound = {m[2] for m in free if not (m[1] or m[3] or m[4])} | constants.keys()
         if len({m[2] for m in free}) < len(free):
             yield f"`{rule.ours}`: a placeholder stands there twice"
         for text in (rule.ours, *rule.theirs):
             if "{" in PLACEHOLDER.sub("", text) or "}" in PLACEHOLDER.sub("", text):
-                yield f"`{text}`: a placeholder is {{i}}, {{i+1}}, {{3*i-2}}, and nothing else"
+                yield f"`{text}`: a placeholder is {{i}}, {{i+1}}, {{3*i-2}}, {{i+{next(iter(constants))}-1}}, and nothing else"
             for match in PLACEHOLDER.finditer(text):
                 if match[2] not in bound:
                     yield f"`{text}`: `{match[2]}` is not bound on the left, where it must stand alone as {{{match[2]}}}"
+                if match[3] and match[3][1:] not in constants:
+                    yield f"`{text}`: `{match[3][1:]}` is none of the numbers {', '.join(constants)}"
 
 
 def _dialect_problems(name: str, table: Any, tables: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
@@ -220,6 +257,8 @@ def _dialect_problems(name: str, table: Any, tables: Mapping[str, Any], known: M
     roots = own | {n for n, dialect in known.items() if dialect.family == n}
     if (family := table.get("family", name)) not in roots:
         yield f"[{name}] family `{family}` is none of the dialects {', '.join(sorted(roots))}"
+    if (apart := table.get("apart", name)) not in {**tables, **known}:
+        yield f"[{name}] apart `{apart}` is none of the dialects {', '.join(sorted({**tables, **known}))}"
     if table.get("positional") and (lacking := PARAMETERS.keys() - table.get("numbered", {}).keys()):
         yield f"[{name}] is `positional`, so `numbered` must give a stem for {', '.join(sorted(lacking))}"
     for op, parameters in PARAMETERS.items():

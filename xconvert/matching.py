@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from xconvert import axes
 from xconvert.errors import AmbiguousError, NetworkError
@@ -43,9 +44,9 @@ class Match:
         return not (self.missing or self.unexpected or self.misshapen)
 
     @property
-    def distance(self) -> int:
-        """How many tensors stand in the way of an exact match."""
-        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+    def distance(self) -> tuple[int, int]:
+        """Smaller is closer: by the tensors that have their place, then by those that stand in the way of an exact match."""
+        return -len(self.bound), len(self.missing) + len(self.unexpected) + len(self.misshapen)
 
 
 AS_ASKED = "as asked"  # the reason for leaving out what the user named
@@ -68,20 +69,13 @@ def identify(
     leave out. Raises ``NetworkError`` with the closest mapping when none agrees, and ``AmbiguousError`` when two
     agree that compute different functions.
     """
-    searched = [i for i in library.implementations if wanted in (None, i.name, i.dialect)] or [library.find(str(wanted))]
+    searched = [i for i in library.implementations if wanted in (None, i.name, i.dialect)] or library.named(str(wanted))
     pairs = [(i, d) for i in searched for d in library.spoken(i)]
-    tried = [attempt(checkpoint, i, d, i.family.depths[0], head, ignore) for i, d in pairs for head in (True, False)]
-    exact = [match for match in tried if match.exact]
-    if not exact:  # another depth is rare: looked for only where the published one does not fit
-        near = sorted(tried, key=lambda match: match.distance)[:4]
-        deeper = [
-            attempt(checkpoint, m.implementation, m.dialect, depth, m.head, ignore)
-            for m in near
-            for depth in _plausible_depths(m, len(checkpoint.tensors) - sum(m.ignored.values()))
-        ]
-        exact = [match for match in deeper if match.exact]
-        if not exact:
-            raise no_network(where, min(tried + deeper, key=lambda match: match.distance))
+    promising = [pair for pair in pairs if _promising(checkpoint, *pair)]
+    exact, tried = _search(checkpoint, promising, ignore)
+    if not exact:
+        closest = tried or _search(checkpoint, pairs, ignore)[1]
+        raise no_network(where, min(closest, key=lambda match: match.distance))
     exact.sort(key=lambda match: match.implementation.name != hint)
     first, *others = exact
     others = [m for m in others if m.implementation.name != first.implementation.name]
@@ -93,6 +87,50 @@ def identify(
             hints=[f"pass `--from {first.implementation.name}` or `--from {different[0].implementation.name}`"],
         )
     return first, tuple(m for m in others if _function(m) == _function(first))
+
+
+def _promising(checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect) -> bool:
+    """Whether the file has the name that the network's first weight must have, with whatever numbers and behind whatever
+    prefix: this rules out nearly all pairs at once.
+    """
+    family = implementation.family
+    first = family.build(family.depths[0], False, implementation.attributes)[0]
+    names = positions(implementation, dialect, family.depths[0], False)[first.name]
+    spelling = dialect.spellings[first.op]["weight"][0]
+    if any(name.startswith("#") for name in names):  # automatic names: the spelling alone must do
+        spelled = re.escape(spelling).replace(r"\{layer\}", ".*")
+    else:
+        spelled = "|".join(re.sub(r"\d+", r"\\d+", re.escape(dialect.tensor(name, spelling))) for name in names)
+    pattern = re.compile(f".*(?:{spelled})", re.DOTALL)
+    return any(pattern.fullmatch(name) for name in checkpoint.tensors)
+
+
+def _search(
+    checkpoint: Checkpoint, pairs: Sequence[tuple[Implementation, Dialect]], ignore: Sequence[str]
+) -> tuple[list[Match], list[Match]]:
+    """Exact matches, and all that were tried: the published depths, and where none of them fits, others that may."""
+
+    def tried(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
+        return attempt(checkpoint, implementation.at(depth), dialect, depth, head, ignore)
+
+    found = [
+        (tried(i, d, depth, head), i)
+        for i, d in pairs
+        for depth in dict.fromkeys([i.family.depths[0], *(published.depth for published in i.published)])
+        for head in (True, False)
+    ]
+    if not any(match.exact for match, _ in found):
+        by_distance = sorted(found, key=lambda pair: pair[0].distance)
+        near: dict[Any, tuple[Match, Implementation]] = {}
+        for m, i in by_distance:  # each once, where it is closest
+            near.setdefault((id(i), m.dialect.name, m.head), (m, i))
+        found += [
+            (tried(i, m.dialect, depth, m.head), i)
+            for m, i in [*near.values()][:4]
+            for depth in _plausible_depths(m, len(checkpoint.tensors) - sum(m.ignored.values()))
+        ]
+    matches = [match for match, _ in found]
+    return [match for match in matches if match.exact], matches
 
 
 def _plausible_depths(match: Match, count: int) -> Iterator[Depth]:

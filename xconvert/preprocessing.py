@@ -76,6 +76,7 @@ PIXELS = Kind("a whole number from 1 to 65536", lambda v: type(v) is int and 1 <
 PREPROCESSING: Mapping[str, Kind] = {
     "size": PIXELS,
     "resize": PIXELS,
+    "crop": one_of(("centre", "central fraction")),
     "interpolation": one_of(("bilinear", "bicubic", "nearest", "lanczos", "box")),
     "mean": list_of(_number(-sys.float_info.max, "a finite number"), 1, 64),
     "std": list_of(_number(sys.float_info.min, "a finite positive number"), 1, 64),

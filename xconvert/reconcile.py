@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from xconvert.errors import XconvertError
+from xconvert.errors import UsageError, XconvertError
 from xconvert.model import Array, Attribute, Model, Tensor
 
 
@@ -23,12 +23,25 @@ class Change:
     weights: tuple[str, ...] = ()  # those that a fold rewrote
 
 
+Exact = Callable[[str], Array]  # a weight by its name, in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """How weights make up for an attribute: ``weights(model)`` are those it rewrites, ``rewrite(name, read, source, target)``
+    gives one of them in float64.
+    """
+
+    weights: Callable[[Model], tuple[str, ...]]
+    rewrite: Callable[[str, Exact, Any, Any], Array]
+
+
 def reconcile(model: Model, wanted: Mapping[str, Any], accept: Collection[str] = ()) -> tuple[Model, tuple[Change, ...]]:
     """``model`` with the attributes in ``wanted``; those not named there are carried.
 
-    An attribute with a fold (``bn_epsilon``) leaves the function as it was, up to one rounding of the rewritten
-    weights; any other difference is in the changes as accepted, if it is in ``accept``, or refused: then the returned
-    model computes another function.
+    An attribute with a fold (``bn_epsilon``, ``head_scale``) leaves the function as it was, up to one rounding of the
+    rewritten weights; any other difference is in the changes as accepted, if it is in ``accept``, or refused: then the
+    returned model computes another function.
     """
     changes = []
     for name, target in wanted.items():
@@ -36,7 +49,7 @@ def reconcile(model: Model, wanted: Mapping[str, Any], accept: Collection[str] =
         if source == target:
             continue
         if fold := FOLDS.get(name):
-            rewritten = fold(model, source, target)
+            rewritten = {weight: _folded(model, fold, weight, source, target) for weight in fold.weights(model)}
             model = replace(model, weights={**model.weights, **rewritten})
             changes.append(Change(name, source, target, "folded", tuple(rewritten)))
         else:
@@ -45,19 +58,11 @@ def reconcile(model: Model, wanted: Mapping[str, Any], accept: Collection[str] =
     return model, tuple(changes)
 
 
-def folded_gamma(gamma: Array, variance: Array, source: float, target: float) -> Array:
-    """The gamma (C,) that with epsilon ``target`` gives what ``gamma`` gives with ``source``: computed in float64,
-    rounded once.
-
-    gamma·sqrt((variance+target)/(variance+source)). It is accurate to rounding for any variance, while moving the
-    variance instead loses digits and can make it negative. Raises ``ValueError`` where variance + epsilon is not
-    positive.
-    """
-    exact = variance.astype(np.float64)
-    if not ((exact + source > 0).all() and (exact + target > 0).all()):
-        raise ValueError(f"variance + epsilon is {(exact + min(source, target)).min():g}")
-    folded = gamma.astype(np.float64) * np.sqrt((exact + target) / (exact + source))
-    return folded.astype(folded_dtype(gamma.dtype))
+def folds_between(a: Model, b: Model, weight: str) -> Iterator[tuple[str, Array]]:
+    """The attributes in which ``b`` differs from ``a`` and that rewrite ``weight``, with what each makes of it, in float64."""
+    for name, fold in FOLDS.items():
+        if name in a.values and a.values[name] != b.values[name] and weight in fold.weights(a):
+            yield name, fold.rewrite(weight, _exact(a), a.values[name], b.values[name])
 
 
 def folded_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -68,23 +73,76 @@ def folded_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.promote_types(dtype, np.float32)
 
 
-def _fold_epsilon(model: Model, source: float, target: float) -> dict[str, Tensor]:
-    folded = {}
-    for layer in model.layers:
-        if layer.op == "batch_norm":
-            name = f"{layer.name}.gamma"
-            folded[name] = _folded(model.weights[name], model.weights[f"{layer.name}.variance"], source, target, layer.name)
+def _folded(model: Model, fold: Fold, weight: str, source: Any, target: Any) -> Tensor:
+    tensor = model.weights[weight]
+    dtype = folded_dtype(tensor.dtype)
+    return Tensor(tensor.shape, dtype, lambda: fold.rewrite(weight, _exact(model), source, target).astype(dtype))
+
+
+def _exact(model: Model) -> Exact:
+    return lambda name: model.weights[name].read().astype(np.float64)
+
+
+def _gammas(model: Model) -> tuple[str, ...]:
+    return tuple(f"{layer.name}.gamma" for layer in model.layers if layer.op == "batch_norm")
+
+
+def fold_epsilon(weight: str, read: Exact, source: float, target: float) -> Array:
+    """The gamma (C,) that with epsilon ``target`` gives what it gives with ``source``.
+
+    gamma·sqrt((variance+target)/(variance+source)). It is accurate to rounding for any variance, while moving the
+    variance instead loses digits and can make it negative. Raises ``XconvertError`` where variance + epsilon is not
+    positive.
+    """
+    layer = weight.removesuffix(".gamma")
+    variance = read(f"{layer}.variance")
+    if not ((variance + source > 0).all() and (variance + target > 0).all()):
+        least = (variance + min(source, target)).min()
+        raise XconvertError(f"the epsilon of `{layer}` cannot be folded: variance + epsilon is {least:g}")
+    folded: Array = read(weight) * np.sqrt((variance + target) / (variance + source))
     return folded
 
 
-def _folded(gamma: Tensor, variance: Tensor, source: float, target: float, layer: str) -> Tensor:
-    def read() -> Array:
-        try:
-            return folded_gamma(gamma.read(), variance.read(), source, target)
-        except ValueError as error:
-            raise XconvertError(f"the epsilon of `{layer}` cannot be folded: {error}") from None
-
-    return Tensor(gamma.shape, folded_dtype(gamma.dtype), read)
+def _classifier(model: Model) -> tuple[str, ...]:
+    return tuple(f"{layer.name}.weight" for layer in model.layers if layer.op == "linear")
 
 
-FOLDS: Mapping[str, Callable[[Model, Any, Any], dict[str, Tensor]]] = {"bn_epsilon": _fold_epsilon}
+def _fold_scale(weight: str, read: Exact, source: float, target: float) -> Array:
+    """The classifier (I, O) that takes over from its input what ``target`` no longer multiplies it with."""
+    folded: Array = read(weight) * (source / target)
+    return folded
+
+
+FOLDS: Mapping[str, Fold] = {"bn_epsilon": Fold(_gammas, fold_epsilon), "head_scale": Fold(_classifier, _fold_scale)}
+
+CLASSES = 1000  # of ImageNet; TensorFlow's checkpoints have one more, the first, for background
+NEVER = -1e4  # the bias of a class that never wins: exp(-1e4) is 0, and half precision can hold it
+
+
+def without_background(model: Model) -> Model:
+    """``model`` without its first class. Raises ``UsageError`` for a model with no head, or of ImageNet's 1000 classes."""
+    if not model.head or model.weights["predictions.bias"].shape[0] in (1, CLASSES):
+        found = f"it has {model.weights['predictions.bias'].shape[0]} classes" if model.head else "it has no head"
+        raise UsageError(f"there is no background class to drop: {found}", hints=["leave `--drop-background` away"])
+    return _classes(model, lambda array: array[..., 1:], -1)
+
+
+def with_background(model: Model) -> Model:
+    """``model`` with a first class that never wins: weights 0, bias ``NEVER``. Raises ``UsageError`` for one with no head."""
+    if not model.head:
+        raise UsageError("a model without a head has no classes", hints=["leave `--add-background` away"])
+
+    def widened(array: Array) -> Array:
+        first = np.full((*array.shape[:-1], 1), 0 if array.ndim == 2 else NEVER, array.dtype)
+        return np.concatenate([first, array], -1)
+
+    return _classes(model, widened, 1)
+
+
+def _classes(model: Model, change: Callable[[Array], Array], more: int) -> Model:
+    changed = {}
+    for name in ("predictions.weight", "predictions.bias"):
+        tensor = model.weights[name]
+        shape = (*tensor.shape[:-1], tensor.shape[-1] + more)
+        changed[name] = Tensor(shape, tensor.dtype, lambda tensor=tensor: np.ascontiguousarray(change(tensor.read())))  # type: ignore[misc]
+    return replace(model, weights={**model.weights, **changed})

@@ -14,13 +14,13 @@ import numpy as np
 from xconvert import formats
 from xconvert.backends import find, forward, forward_each
 from xconvert.compare import check_finite, compare
-from xconvert.errors import AmbiguousError, UsageError
-from xconvert.implementation import written_names
+from xconvert.errors import AmbiguousError, RefusedError, UsageError
+from xconvert.implementation import Implementation, Library, written_names
 from xconvert.loading import load, save
 from xconvert.mappings import library
 from xconvert.model import Array, Checkpoint, Model
 from xconvert.probe import NATIVE, SIZES, images
-from xconvert.reconcile import Change, folded_gamma, reconcile
+from xconvert.reconcile import Change, folds_between, reconcile
 from xconvert.report import Check, LayerError, Report
 
 Path_ = str | Path
@@ -121,28 +121,27 @@ def _network(model: Model) -> str:
 def values(a: Model, b: Model) -> tuple[Check, list[str]]:
     """How many weights are bit-equal, and those that are neither that nor what folding epsilon makes of them."""
     different = [name for name in a.weights if not same_bits(a.weights[name].read(), b.weights[name].read())]
-    unexplained = [name for name in different if not folds_to(a, b, name)]
+    explained = {name: attribute for name in different if (attribute := folds_to(a, b, name))}
+    unexplained = [name for name in different if name not in explained]
     told = f"{len(a.weights) - len(different)} bit-equal"
-    if folded := len(different) - len(unexplained):
-        told += f", {folded} differ as folding `bn_epsilon` makes them, within {ULP} ulp"
+    for attribute in dict.fromkeys(explained.values()):
+        count = list(explained.values()).count(attribute)
+        told += f", {count} differ as folding `{attribute}` makes them, within {ULP} ulp"
     if unexplained:
         told += f", {len(unexplained)} differ: {', '.join(unexplained[:4])}{' …' if len(unexplained) > 4 else ''}"
     return Check("values", True, told), unexplained
 
 
-def folds_to(a: Model, b: Model, name: str) -> bool:
-    """Whether weight ``name`` of ``b`` is that of ``a`` with epsilon folded, within ``ULP`` units in the last
-    place.
+def folds_to(a: Model, b: Model, name: str) -> str:
+    """The attribute whose fold makes weight ``name`` of ``b`` of that of ``a``, within ``ULP`` units in the last place; empty
+    where none does.
     """
-    layer, _, parameter = name.rpartition(".")
-    epsilon = [model.values["bn_epsilon"] for model in (a, b)]
-    if parameter != "gamma" or epsilon[0] == epsilon[1]:
-        return False
     found = b.weights[name].read()
-    gamma, variance = (a.weights[f"{layer}.{p}"].read().astype(np.float64) for p in ("gamma", "variance"))
-    exact = folded_gamma(gamma, variance, *epsilon)
-    unit = np.spacing(np.abs(exact).astype(found.dtype)).astype(np.float64)
-    return bool((np.abs(found.astype(np.float64) - exact) <= ULP * unit).all())
+    for attribute, exact in folds_between(a, b, name):
+        unit = np.spacing(np.abs(exact).astype(found.dtype)).astype(np.float64)
+        if (np.abs(found.astype(np.float64) - exact) <= ULP * unit).all():
+            return attribute
+    return ""
 
 
 def same_bits(a: Array, b: Array) -> bool:
@@ -200,7 +199,7 @@ def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int]
         layers = compare_backend(model, model, backend, sizes, dtype, native_names(backend, model), None, tolerance)
         return Report(source, target, layers=tuple(layers), precision=dtype)
     known = library()
-    implementation = known.find(backend, model.family)
+    implementation = named(known, backend, model)
     fmt = formats.format_for_writing(Path("a" + executor.opens[0]), known.dialects[implementation.dialect].family)
     dialect = known.dialects[fmt.dialects.get(implementation.dialect, implementation.dialect)]
     given, changes = reconcile(model, implementation.attributes)
@@ -216,9 +215,27 @@ def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int]
 def native_names(backend: str, model: Model) -> dict[str, str]:
     """Our layer → its name in what ``backend`` runs: in the class of that name, or as the framework's files have it."""
     known = library()
-    customary = known.dialects[backend].default[0] if find(backend).kind == "graph" else backend
-    implementation = known.find(customary, model.family)
+    if find(backend).kind == "class":
+        implementation = named(known, backend, model)
+    else:
+        implementation = known.customary(known.dialects[backend], model.family, model.depth)
     return written_names(implementation, known.dialects[implementation.dialect], model.depth, model.head)
+
+
+def named(known: Library, name: str, model: Model) -> Implementation:
+    """The implementation called ``name`` of the model's own network; raises ``RefusedError`` when it has only others."""
+    if own := known.find(name, model.family, model.depth):
+        return own
+    others = [i.at(model.depth if i.model(model.depth) else i.family.depths[0]) for i in known.named(name)]
+    rows = [("source", model.implementation, model.family.differs)]
+    rows += [(name, i.describes.removeprefix(f"{name} "), i.family.differs) for i in others]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    framework = known.dialects[others[0].dialect].family
+    raise RefusedError(
+        f"this network cannot become {name}'s: they are different networks",
+        facts=[f"{side:{widths[0]}}  {who:{widths[1]}}  {what}" for side, who, what in rows],
+        hints=[f"`--to {framework}` keeps the function exactly, in a network of xconvert's"],
+    )
 
 
 def check_written(

@@ -22,18 +22,8 @@ SPREAD = 3.0  # standard deviation of the logits
 
 
 def widths(layers: Sequence[Layer], divide: int = 1) -> dict[str, int]:
-    """Output channels of every convolution of an Xception (Chollet 2017, figure 5), each divided by ``divide``,
-    rounded down."""
-    blocks = {1: (32, 64), 2: (128, 128), 3: (256, 256)}
-    last = max(int(layer.name.partition(".")[0].removeprefix("block")) for layer in layers if layer.name.startswith("block"))
-    blocks |= {last - 1: (728, 1024), last: (1536, 2048)}
-    found = {}
-    for layer in layers:
-        if layer.op in ("conv", "pointwise"):
-            block, part, *_ = layer.name.split(".")
-            published = blocks.get(int(block.removeprefix("block")), (728, 728, 728))
-            found[layer.name] = (published[-1] if part == "shortcut" else published[int(part[-1]) - 1]) // divide
-    return found
+    """Output channels of every convolution as published, each divided by ``divide``, rounded down."""
+    return {layer.name: layer.width // divide for layer in layers if layer.op in ("conv", "pointwise")}
 
 
 def calibrated(
@@ -55,9 +45,11 @@ def calibrated(
             return [add(x, y, layer) for x, y in zip(*inputs, strict=True)]
         maps = inputs[0]
         if layer.op == "batch_norm":
-            kernel = _kernel(by_name, layer)
-            drawn, factor = _normalisation(rng, maps)
-            weights[f"{kernel.name}.weight"] = weights[f"{kernel.name}.weight"] * factor
+            kernel = by_name[layer.inputs[0]]
+            scalable = f"{kernel.name}.weight" in weights  # the sums that pre-activation normalises have no kernel of their own
+            drawn, factor = _normalisation(rng, maps, scalable)
+            if scalable:
+                weights[f"{kernel.name}.weight"] = weights[f"{kernel.name}.weight"] * factor
             maps = [x * factor for x in maps]
         elif layer.op == "linear":
             drawn = _classifier(rng, np.stack(maps), classes)
@@ -69,14 +61,6 @@ def calibrated(
     probes = list(images(size, 3, channels, seed).astype(np.float64))
     execute(layers, probes, step, ())
     return {name: array.astype(np.float32) for name, array in weights.items()}
-
-
-def _kernel(by_name: Mapping[str, Layer], layer: Layer) -> Layer:
-    """The convolution before a BatchNorm."""
-    before = by_name[layer.inputs[0]]
-    if before.op not in ("conv", "pointwise", "depthwise"):
-        raise ValueError(f"`{layer.name}` follows `{before.name}`, which has no kernel to scale")
-    return before
 
 
 def _convolution(rng: np.random.Generator, layer: Layer, inputs: int, outputs: int) -> dict[str, Array]:
@@ -91,12 +75,13 @@ def _convolution(rng: np.random.Generator, layer: Layer, inputs: int, outputs: i
     return {"weight": rng.standard_normal(shape) * np.sqrt(2 / fan_in)}  # He et al. 2015
 
 
-def _normalisation(rng: np.random.Generator, maps: Sequence[Array]) -> tuple[dict[str, Array], Array]:
+def _normalisation(rng: np.random.Generator, maps: Sequence[Array], free: bool) -> tuple[dict[str, Array], Array]:
     """Parameters of a BatchNorm, and what each channel before it must be multiplied with to have the variance
-    drawn."""
+    drawn; where nothing is ``free`` to be multiplied, the variance is what it is."""
     rows = np.concatenate([x.reshape(-1, x.shape[-1]) for x in maps])
     count = rows.shape[1]
     variance = np.where(rng.random(count) < SMALL, 10 ** rng.uniform(-3, -2, count), rng.uniform(0.3, 2, count))
+    variance = variance if free else np.maximum(rows.var(0), 1e-12)
     factor = np.sqrt(variance / np.maximum(rows.var(0), 1e-12))
     return {
         "gamma": rng.uniform(0.5, 1.5, count),

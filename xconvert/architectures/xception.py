@@ -25,20 +25,21 @@ def build(depth: Depth, head: bool, attributes: Mapping[str, Any]) -> tuple[Laye
 
 def _layers(depth: Depth, head: bool, epsilon: float, pool_padding: str) -> Iterator[Layer]:
     pool = 1 if pool_padding == "symmetric" else pool_padding
-    yield Layer("block1.conv1", "conv", ("image",), kernel=3, stride=2)
+    yield Layer("block1.conv1", "conv", ("image",), kernel=3, stride=2, width=32)
     yield from _normalised("block1.conv1", epsilon, relu=True)
-    yield Layer("block1.conv2", "conv", ("block1.conv1.act",), kernel=3)
+    yield Layer("block1.conv2", "conv", ("block1.conv1.act",), kernel=3, width=64)
     yield from _normalised("block1.conv2", epsilon, relu=True)
     last = depth.middle + 6
+    downsampling = {2: (128, 128), 3: (256, 256), 4: (728, 728), last - 1: (728, 1024)}  # entry flow, exit flow's first
     end = "block1.conv2.act"
     for number in range(2, last):
-        if number < 5 or number == last - 1:  # entry flow, and the exit flow's first block
-            yield from _downsampling(f"block{number}", end, epsilon, pool, activate_first=number > 2)
+        if widths := downsampling.get(number):
+            yield from _downsampling(f"block{number}", end, widths, epsilon, pool, activate_first=number > 2)
         else:
             yield from _middle(f"block{number}", end, epsilon)
         end = f"block{number}.add"
-    for i in (1, 2):  # the exit flow's separable convolutions have their ReLU behind
-        yield from _separable(f"block{last}.sepconv{i}", end, epsilon)
+    for i, width in enumerate((1536, 2048), 1):  # the exit flow's separable convolutions have their ReLU behind
+        yield from _separable(f"block{last}.sepconv{i}", end, width, epsilon)
         end = f"block{last}.sepconv{i}.act"
         yield Layer(end, "relu", (f"block{last}.sepconv{i}.bn",))
     if head:
@@ -46,15 +47,17 @@ def _layers(depth: Depth, head: bool, epsilon: float, pool_padding: str) -> Iter
         yield Layer("predictions", "linear", ("avg_pool",))
 
 
-def _downsampling(block: str, start: str, epsilon: float, pool: int | str, activate_first: bool) -> Iterator[Layer]:
+def _downsampling(
+    block: str, start: str, widths: tuple[int, int], epsilon: float, pool: int | str, activate_first: bool
+) -> Iterator[Layer]:
     end = start
-    for i in (1, 2):
+    for i, width in enumerate(widths, 1):
         if i > 1 or activate_first:
             yield Layer(f"{block}.sepconv{i}.act", "relu", (end,))
             end = f"{block}.sepconv{i}.act"
-        yield from _separable(f"{block}.sepconv{i}", end, epsilon)
+        yield from _separable(f"{block}.sepconv{i}", end, width, epsilon)
         end = f"{block}.sepconv{i}.bn"
-    yield Layer(f"{block}.shortcut.conv", "conv", (start,), stride=2)
+    yield Layer(f"{block}.shortcut.conv", "conv", (start,), stride=2, width=widths[-1])
     yield Layer(f"{block}.shortcut.bn", "batch_norm", (f"{block}.shortcut.conv",), epsilon=epsilon)
     yield Layer(f"{block}.pool", "max_pool", (end,), kernel=3, stride=2, padding=pool)
     yield Layer(f"{block}.add", "add", (f"{block}.pool", f"{block}.shortcut.bn"))
@@ -64,14 +67,14 @@ def _middle(block: str, start: str, epsilon: float) -> Iterator[Layer]:
     end = start
     for i in (1, 2, 3):
         yield Layer(f"{block}.sepconv{i}.act", "relu", (end,))
-        yield from _separable(f"{block}.sepconv{i}", f"{block}.sepconv{i}.act", epsilon)
+        yield from _separable(f"{block}.sepconv{i}", f"{block}.sepconv{i}.act", 728, epsilon)
         end = f"{block}.sepconv{i}.bn"
     yield Layer(f"{block}.add", "add", (end, start))
 
 
-def _separable(name: str, start: str, epsilon: float) -> Iterator[Layer]:
+def _separable(name: str, start: str, width: int, epsilon: float) -> Iterator[Layer]:
     yield Layer(f"{name}.depthwise", "depthwise", (start,), kernel=3, padding=1)
-    yield Layer(f"{name}.pointwise", "pointwise", (f"{name}.depthwise",))
+    yield Layer(f"{name}.pointwise", "pointwise", (f"{name}.depthwise",), width=width)
     yield Layer(f"{name}.bn", "batch_norm", (f"{name}.pointwise",), epsilon=epsilon)
 
 
