@@ -43,6 +43,22 @@ def message(data: memoryview) -> dict[int, list[Field]]:
     return found
 
 
+def whole(found: dict[int, list[Field]], field: int) -> int:
+    """The whole number in ``field`` of a ``message``, 0 where it is absent; raises ``ValueError`` for anything else."""
+    value = found.get(field, [0])[-1]  # of several the last counts
+    if isinstance(value, int):
+        return value
+    raise ValueError(f"field {field} is no whole number")
+
+
+def parts(found: dict[int, list[Field]], field: int) -> list[memoryview]:
+    """The texts, bytes or messages in ``field`` of a ``message``; raises ``ValueError`` where there are whole numbers."""
+    values = [value for value in found.get(field, ()) if isinstance(value, memoryview)]
+    if len(values) != len(found.get(field, ())):
+        raise ValueError(f"field {field} is a whole number")
+    return values
+
+
 def varint(data: memoryview, at: int) -> tuple[int, int]:
     """The whole number at ``at``, without sign, and where it ends."""
     value = shift = 0
