@@ -51,6 +51,12 @@ class Opaque:
     elements: list[Any] = field(default_factory=list)
 
 
+class Leaf:
+    """What a reader takes for a tensor: base of what its handlers return."""
+
+    __slots__ = ()
+
+
 class Dict(dict[Any, Any]):
     """An OrderedDict, defaultdict or Counter; ``state`` holds the attributes that the file gives it."""
 

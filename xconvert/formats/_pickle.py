@@ -18,9 +18,9 @@ from typing import Any
 
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import damaged, shown, truncated
-from xconvert.formats._globals import CONTAINERS, Dict, Global, Handler, Opaque, fill, is_hostile, key_of
+from xconvert.formats._globals import CONTAINERS, Dict, Global, Handler, Leaf, Opaque, fill, is_hostile, key_of
 
-__all__ = ["Dict", "Global", "Handler", "Opaque", "asks_to_run", "load"]
+__all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
 MAX_OPCODES = 4_000_000  # a few seconds; the checkpoint of an Xception has 11 000
 MAX_MARKS = 1_000

@@ -1,10 +1,10 @@
-"""Finding the state dict in what a PyTorch checkpoint holds: by structure, whatever the entry is called."""
+"""Finding the state dict in what a pickled checkpoint holds: by structure, whatever the entry is called."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ from typing import Any
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats import Choice
 from xconvert.formats._arrays import Order, checked_name, shown
-from xconvert.formats._pickle import Opaque
+from xconvert.formats._pickle import Leaf, Opaque
 from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
 from xconvert.model import Checkpoint, Tensor
 
 # Entries of a training checkpoint that may hold tensors and are never the network.
-_TRAINING = re.compile(r"optim(izer)?s?(_|$)|(lr_)?sched|(grad_|loss_)?scaler|amp(_|$)", re.IGNORECASE)
+_TRAINING = re.compile(r"opt(im(izer)?s?)?(_|$)|(lr_)?sched|(grad_|loss_)?scaler|amp(_|$)", re.IGNORECASE)
 _MAX_DEPTH = 8  # of a state dict in the file
 _MAX_VISITED = 200_000  # containers and tensors looked at, outer ones first
-_NODES = (dict, list, tuple, Opaque, TorchTensor, Unsupported)
+_NODES = (dict, list, tuple, Opaque, Leaf)
+TORCH = "torch.save(model.state_dict(), path)"
 
 
 def read_state_dict(
@@ -31,7 +32,7 @@ def read_state_dict(
     Raises ``AmbiguousError`` when it holds several state dicts and ``key`` names none, ``UnreadableError`` when there is none or
     one of its entries cannot be read.
     """
-    chosen, notes = _choose(path, root, choice)
+    chosen, notes = choose(path, root, choice, TORCH)
     tensors, skipped = dict[str, Tensor](), list[str]()
     for name, value in chosen.items():
         if isinstance(value, Unsupported):
@@ -40,9 +41,13 @@ def read_state_dict(
             tensors[checked_name(path, name)] = tensor_of(value, locate(value.storage), order)
         else:
             skipped.append(name)
-    if skipped:
-        notes.append(f"left out {_listed(skipped)}, not {'tensors' if len(skipped) > 1 else 'a tensor'}")
-    return Checkpoint(tensors, _metadata(chosen), notes=tuple(notes), format=format_name)
+    notes += left_out(skipped)
+    return Checkpoint(tensors, _metadata(chosen), averages=bool(choice.ema), notes=tuple(notes), format=format_name)
+
+
+def left_out(names: Sequence[str]) -> list[str]:
+    """The note on entries of a state dict that are no tensors; none where there are none."""
+    return [f"left out {_listed(names)}, not {'tensors' if len(names) > 1 else 'a tensor'}"] if names else []
 
 
 def _metadata(chosen: Mapping[str, Any]) -> dict[str, str]:
@@ -73,12 +78,14 @@ class _Candidate:
         return f"`{shown(self.key)}` ({_counted(self.tensors)})" if self.key else f"the top level ({_counted(self.tensors)})"
 
 
-def _choose(path: Path, root: Any, choice: Choice) -> tuple[Mapping[str, Any], list[str]]:
-    """The state dict that is meant, and notes on what else there is."""
+def choose(path: Path, root: Any, choice: Choice, save: str) -> tuple[Mapping[str, Any], list[str]]:
+    """The state dict in ``root`` that is meant, its tensors ``Leaf``, and notes on what else there is; ``save`` is the call
+    that makes one. Raises as ``read_state_dict`` does.
+    """
     key = choice.key
-    candidates, left_out, classes = _candidates(root)
+    candidates, training, classes = _candidates(root)
     if not candidates:
-        raise _nothing(path, root, classes)
+        raise _nothing(path, root, classes, save)
     # Statistics of three tensors are a state dict only where there is no larger one.
     large = [c for c in candidates if c.tensors >= 4] or candidates
     fitting = large if key is None else [c for c in candidates if c.key == key]
@@ -106,7 +113,7 @@ def _choose(path: Path, root: Any, choice: Choice) -> tuple[Mapping[str, Any], l
         )
     chosen = fitting[0]
     notes = [f"unwrapped `{shown(chosen.key)}`"] if chosen.key else []
-    others = [str(c) for c in candidates if c is not chosen] + left_out
+    others = [str(c) for c in candidates if c is not chosen] + training
     return chosen.entries, notes + [f"left out {other}" for other in others]
 
 
@@ -118,32 +125,30 @@ def _averaged(candidate: _Candidate) -> bool:
     return _AVERAGED.search(candidate.key) is not None
 
 
-def _nothing(path: Path, root: Any, classes: list[str]) -> UnreadableError:
+def _nothing(path: Path, root: Any, classes: list[str], save: str) -> UnreadableError:
     if classes:
         return UnreadableError(
             f"`{path}` holds a whole `{shown(classes[0])}` object, not a state dict",
-            hints=["load it where its class is defined, and run `torch.save(model.state_dict(), path)`"],
+            hints=[f"load it where its class is defined, and run `{save}`"],
         )
     entries = _entries(root)
     fact = f"its top level has {_listed([str(k) for k in entries])}" if entries else "its top level is no dict with entries"
-    return UnreadableError(
-        f"`{path}` holds no state dict", facts=[fact], hints=["save one with `torch.save(model.state_dict(), path)`"]
-    )
+    return UnreadableError(f"`{path}` holds no state dict", facts=[fact], hints=[f"save one with `{save}`"])
 
 
 def _candidates(root: Any) -> tuple[list[_Candidate], list[str], list[str]]:
     """(state dicts in ``root``, training entries with tensors, classes of whole modules), each once, in the file's order."""
-    found, left_out, classes = list[_Candidate](), list[str](), list[str]()
+    found, training, classes = list[_Candidate](), list[str](), list[str]()
     for key, value in _walk(root, lambda key, value: _is_training(key) or _as_candidate(key, value) is not None):
         candidate = _as_candidate(key, value)
         if _is_training(key):
             count = sum(_is_tensor(v) for _, v in _walk(value))
-            left_out += [f"`{shown(key)}` ({_counted(count)})"] * (count > 0)
+            training += [f"`{shown(key)}` ({_counted(count)})"] * (count > 0)
         elif candidate:
             found.append(candidate)
         elif isinstance(value, Opaque) and isinstance(value.state, dict) and "_modules" in value.state:
             classes.append(value.name)
-    return found, left_out, classes
+    return found, training, classes
 
 
 def _walk(root: Any, leaf: Callable[[str, Any], bool] = lambda key, value: False) -> Iterator[tuple[str, Any]]:
@@ -177,11 +182,12 @@ def _as_candidate(key: str, value: Any) -> _Candidate | None:
     tensors = sum(_is_tensor(v) for v in entries.values())
     if not tensors or not all(isinstance(name, str) for name in entries):
         return None
-    return _Candidate(key, entries, tensors) if tensors == len(entries) or (tensors >= 4 and 2 * tensors > len(entries)) else None
+    total = sum(not name.endswith("@@") for name in entries)  # Paddle's name table is no entry of its own
+    return _Candidate(key, entries, tensors) if tensors == total or (tensors >= 4 and 2 * tensors > total) else None
 
 
 def _is_tensor(value: Any) -> bool:
-    return isinstance(value, (TorchTensor, Unsupported))
+    return isinstance(value, Leaf)
 
 
 def _is_training(key: str) -> bool:
@@ -192,5 +198,5 @@ def _counted(tensors: int) -> str:
     return f"{tensors} tensor{'s' * (tensors != 1)}"
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"`{shown(name)}`" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -13,7 +13,7 @@ import numpy as np
 
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import EXTENDED, Order, checked_shape, damaged, dtype_named, elements, shown, view
-from xconvert.formats._pickle import Global, Handler
+from xconvert.formats._pickle import Global, Handler, Leaf
 from xconvert.model import Array, Tensor
 
 # PyTorch's storage class → NumPy's dtype; an untyped storage counts bytes.
@@ -64,7 +64,7 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TorchTensor:
+class TorchTensor(Leaf):
     """A tensor as the pickle describes it; offset and strides in elements of ``dtype``, shape and reach already checked."""
 
     storage: Storage
@@ -77,7 +77,7 @@ class TorchTensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unsupported:
+class Unsupported(Leaf):
     """A tensor that is more than its numbers: refused where it belongs to the network, left alone elsewhere."""
 
     what: str

@@ -1,0 +1,190 @@
+"""PaddlePaddle runs our graph, as an ordinary trainable ``paddle.nn.Layer``: whatever the attributes, the same function as
+the reference.
+
+Sublayers stand under the names that the implementation gives them, so ``set_state_dict`` takes a file written for it without
+remainder. What has no weights (ReLU, pools, additions) is computed in ``forward`` and leaves no trace in the state dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xconvert.axes import rearrange
+from xconvert.backends import Backend, Job
+from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends.numpy import pads
+from xconvert.model import Array, Layer
+
+# Our parameters as attributes of Paddle's layers, and the axes that those have where they are not ours.
+ATTRIBUTES = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "mean": "_mean", "variance": "_variance"}
+AXES = {"conv": "O I H W", "depthwise": "C 1 H W", "pointwise": "O I 1 1"}
+
+
+def build(layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[str, str], record: str = "") -> Any:
+    """The graph as a ``paddle.nn.Layer``, ready for inference; call ``train()`` to go on training it.
+
+    ``weights``: ``"<layer>.<parameter>"`` in canonical axes; their shapes decide every width. ``names``: layer → dotted sublayer
+    name, the layer's own where it has none. ``record`` is not used: a state dict of Paddle holds tensors alone.
+
+    The network takes (N, channels, H, W) of any size and returns logits (N, classes), or the last map (N, C, H, W) of a headless
+    graph. Parameters are float32, or float64 if any of ``weights`` is. Raises ``ValueError`` when two layers have one name.
+    """
+    dtype = own_dtype(weights)
+    network = _network_class()(layers, {layer.name: names.get(layer.name, layer.name) for layer in layers})
+    for layer in layers:
+        arrays = {p: np.asarray(weights[f"{layer.name}.{p}"]).astype(dtype) for p in layer.parameters}
+        if arrays:
+            _place(network, network.places[layer.name], _module(layer, arrays, dtype))
+    network.eval()
+    return network
+
+
+@cache
+def _network_class() -> Any:
+    """The class of the networks that ``build`` returns: made when first needed, because this file imports no Paddle."""
+    from paddle import nn
+
+    class Network(nn.Layer):  # type: ignore[misc]
+        """A graph of named layers; ``places`` maps each layer to the path of its sublayer."""
+
+        def __init__(self, layers: Sequence[Layer], places: Mapping[str, str]) -> None:
+            super().__init__()
+            self.graph, self.places = tuple(layers), dict(places)
+
+        def activations(self, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
+            """Outputs of the ``wanted`` layers by name, maps as (N, C, H, W)."""
+            return execute(self.graph, images, self._step, wanted)
+
+        def forward(self, images: Any) -> Any:
+            """Logits (N, classes), or the last map of a headless graph."""
+            last = self.graph[-1].name
+            return self.activations(images, [last])[last]
+
+        def _step(self, layer: Layer, inputs: list[Any]) -> Any:
+            return _apply(layer, inputs, reduce(getattr, self.places[layer.name].split("."), self) if layer.parameters else None)
+
+    Network.__qualname__ = "Network"
+    return Network
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Network":
+        return _network_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _place(network: Any, path: str, module: Any) -> None:
+    """Put ``module`` under a dotted path, through empty layers where nothing else stands."""
+    from paddle import nn
+
+    *parents, last = path.split(".")
+    for name in parents:
+        children = dict(network.named_children())
+        network = children[name] if name in children else network.add_sublayer(name, nn.Layer())
+    if last in dict(network.named_children()):
+        raise ValueError(f"two layers are called `{path}`")
+    network.add_sublayer(last, module)
+
+
+def _module(layer: Layer, arrays: Mapping[str, Array], dtype: str) -> Any:
+    """Paddle's own layer for a layer with parameters, holding ``arrays``."""
+    import paddle
+    from paddle import nn
+
+    if layer.op == "batch_norm":
+        module: Any = nn.BatchNorm2D(len(arrays["gamma"]), epsilon=layer.epsilon)
+    elif layer.op == "linear":
+        module = nn.Linear(*arrays["weight"].shape)
+    else:
+        inputs, outputs = arrays["weight"].shape[-2:] if layer.op != "depthwise" else arrays["weight"].shape[-1:] * 2
+        padding = layer.padding if isinstance(layer.padding, int) else 0  # else padded in `_apply`: it depends on the size
+        groups = inputs if layer.op == "depthwise" else 1
+        module = nn.Conv2D(
+            inputs, outputs, layer.kernel, layer.stride, padding, dilation=layer.dilation, groups=groups, bias_attr=False
+        )
+    module.to(dtype=dtype)
+    for parameter, array in arrays.items():
+        ours = layer.parameters[parameter]
+        moved = rearrange(array, ours, AXES.get(layer.op, ours) if parameter == "weight" else ours)
+        getattr(module, ATTRIBUTES[parameter]).set_value(paddle.to_tensor(np.ascontiguousarray(moved)))
+    return module
+
+
+def _apply(layer: Layer, inputs: list[Any], module: Any) -> Any:
+    import paddle
+    from paddle.nn import functional as F
+
+    x = inputs[0]
+    if layer.op == "relu":
+        return F.relu(x)
+    if layer.op == "add":
+        return x + inputs[1]
+    if layer.op == "global_average":
+        return x.mean((2, 3))
+    if layer.op == "linear":
+        return module(x if layer.scale == 1 else x * layer.scale)
+    if layer.op == "batch_norm" and x.dtype == paddle.float64 and not module.training:
+        return _exact_batch_norm(layer, x, module)
+    if layer.padding == "same_upper":
+        (top, bottom), (left, right) = pads(x.shape[2], layer), pads(x.shape[3], layer)
+        x = F.pad(x, [left, right, top, bottom], value=float("-inf") if layer.op == "max_pool" else 0.0)
+    if layer.op == "max_pool":
+        return F.max_pool2d(x, layer.kernel, layer.stride, layer.padding if isinstance(layer.padding, int) else 0)
+    return module(x)
+
+
+def _exact_batch_norm(layer: Layer, x: Any, module: Any) -> Any:
+    """Inference in float64 with an epsilon in float64: Paddle keeps 1e-3 as the float32 nearest to it, 5e-8 away in relative
+    terms, whatever the dtype of the map.
+    """
+
+    def column(vector: Any) -> Any:
+        return vector.reshape([1, -1, 1, 1])
+
+    scale = module.weight / (module._variance + layer.epsilon).sqrt()
+    return x * column(scale) + column(module.bias - module._mean * scale)
+
+
+def run(job: Job) -> dict[str, Array]:
+    """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C)."""
+    import paddle
+
+    network = build(job.layers, job.weights, job.names)
+    if job.path:
+        load(network, job.path)
+    network.to(dtype=job.dtype)
+    images = paddle.to_tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
+    with paddle.no_grad():
+        outputs = network.activations(images, {*job.taps, job.layers[-1].name})
+    return {name: channels_last(output) for name, output in outputs.items()}
+
+
+def load(network: Any, path: Path) -> None:
+    """Load a ``.pdparams`` with Paddle's own loader, which unpickles: for files that xconvert wrote.
+
+    Raises ``RuntimeError`` when names are missing or left over: Paddle itself only warns. Half floats are widened first, because
+    ``set_state_dict`` takes other dtypes for other bits.
+    """
+    import paddle
+
+    state, known = paddle.load(str(path)), network.state_dict()
+    missing, left = [name for name in known if name not in state], [name for name in state if name not in known]
+    if missing or left:
+        raise RuntimeError(f"{path.name} does not fit: missing {missing[:4]}, unexpected {left[:4]}")
+    network.set_state_dict({name: tensor.astype(known[name].dtype) for name, tensor in state.items()})
+
+
+def channels_last(output: Any) -> Array:
+    """A tensor as an array: (N, C, H, W) → (N, H, W, C), anything else as it is."""
+    array: Array = output.numpy()
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+
+
+BACKEND = Backend(
+    "paddle", "the graph as a PaddlePaddle layer", requires=("paddle",), kind="graph", run=run, opens=(".pdparams",), build=build
+)
