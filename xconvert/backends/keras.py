@@ -17,6 +17,7 @@ import numpy as np
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
 from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends.numpy import window
 from xconvert.model import Array, Layer
 
 # Axes of Keras' weights where they are not ours.
@@ -54,7 +55,7 @@ def _network(
             return inputs[0]  # computed with its pointwise half
         first = depthwise.get(layer.name)
         arrays = _arrays(first, weights) + _arrays(layer, weights)
-        x, *others = [_padded(first or layer, value, dtype) for value in inputs]
+        x, *others = [_prepared(first or layer, value, dtype) for value in inputs]
         made = _layer(layer, first, arrays, name=names.get(layer.name, layer.name.replace(".", "_")), dtype=dtype)
         output = made([x, *others] if others else x)
         made.set_weights(arrays)
@@ -89,16 +90,20 @@ def _padding(layer: Layer) -> str:
     """Keras' word for a padding; ``"explicit"`` for one that it has no word for."""
     if layer.padding == 0:
         return "valid"
-    centred = layer.padding == (layer.kernel - 1) // 2 and layer.stride == 1 and layer.op != "max_pool"
+    centred = layer.padding * 2 == window(layer) - 1 and layer.stride == 1 and layer.op != "max_pool"
     return "same" if layer.padding == "same_upper" or centred else "explicit"
 
 
-def _padded(layer: Layer, x: Any, dtype: str) -> Any:
-    import keras
+def _prepared(layer: Layer, x: Any, dtype: str) -> Any:
+    """``x`` after what Keras' own layer for ``layer`` leaves out: zeros around a map, the scale of a classifier's input."""
+    from keras import layers
 
+    name = layer.name.replace(".", "_")
+    if layer.scale != 1:
+        return layers.Rescaling(layer.scale, dtype=dtype, name=f"{name}_scale")(x)
     if layer.op == "max_pool" or _padding(layer) != "explicit":
         return x
-    return keras.layers.ZeroPadding2D(layer.padding, dtype=dtype, name=layer.name.replace(".", "_") + "_pad")(x)
+    return layers.ZeroPadding2D(layer.padding, dtype=dtype, name=f"{name}_pad")(x)
 
 
 def _layer(layer: Layer, depthwise: Layer | None, arrays: Sequence[Array], **common: Any) -> Any:
@@ -117,13 +122,13 @@ def _layer(layer: Layer, depthwise: Layer | None, arrays: Sequence[Array], **com
         return layers.Activation("relu", **common)
     if layer.op in ("add", "global_average"):
         return {"add": layers.Add, "global_average": layers.GlobalAveragePooling2D}[layer.op](**common)
-    window = depthwise or layer
-    padding = "valid" if _padding(window) == "explicit" else _padding(window)
-    common |= {"strides": window.stride, "padding": padding, "use_bias": False}
+    first = depthwise or layer
+    padding = "valid" if _padding(first) == "explicit" else _padding(first)
+    common |= {"strides": first.stride, "padding": padding, "dilation_rate": first.dilation, "use_bias": False}
     if layer.op == "depthwise":
         return layers.DepthwiseConv2D(layer.kernel, **common)
     kind = layers.SeparableConv2D if depthwise else layers.Conv2D
-    return kind(arrays[-1].shape[3], window.kernel, **common)
+    return kind(arrays[-1].shape[3], first.kernel, **common)
 
 
 @cache
@@ -171,16 +176,39 @@ def __getattr__(name: str) -> Any:
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C).
 
-    The depthwise half of a ``SeparableConv2D`` cannot be seen.
+    The depthwise half of a ``SeparableConv2D`` cannot be seen. Of a ``.keras`` file the model in it is run; raises
+    ``ValueError`` where that computes in another precision.
     """
     import keras
 
-    image, outputs = _network(job.layers, job.weights, job.names, {*job.taps, job.layers[-1].name}, job.dtype)
-    model = keras.Model(image, list(outputs.values()))
-    if job.path:
-        model.load_weights(str(job.path))
+    if job.path and job.path.suffix == ".keras":
+        model, seen = _opened(job)
+    else:
+        image, outputs = _network(job.layers, job.weights, job.names, {*job.taps, job.layers[-1].name}, job.dtype)
+        model, seen = keras.Model(image, list(outputs.values())), list(outputs)
+        if job.path:
+            model.load_weights(str(job.path))
     computed = model(job.images.astype(job.dtype), training=False)
-    return {name: np.asarray(output) for name, output in zip(outputs, keras.tree.flatten(computed), strict=True)}
+    return {name: np.asarray(output) for name, output in zip(seen, keras.tree.flatten(computed), strict=True)}
+
+
+def _opened(job: Job) -> tuple[Any, list[str]]:
+    """The model in the file, and those of our layers whose outputs it gives: what xconvert names as they are called."""
+    import keras
+
+    symmetric_max_pooling()
+    whole = keras.saving.load_model(job.path)
+    if whole.variables[0].dtype != job.dtype:
+        raise ValueError(f"the model in `{job.path}` computes in {whole.variables[0].dtype}")
+    made = {layer.name: layer.output for layer in whole.layers}
+    found: dict[str, Any] = {}
+    for layer in job.layers:
+        separable = layer.name.rpartition(".")[0] if layer.op == "pointwise" else ""
+        name = next((n for n in (layer.name.replace(".", "_"), separable.replace(".", "_")) if n in made), None)
+        if name and layer.name in job.taps:
+            found[layer.name] = made[name]
+    found[job.layers[-1].name] = whole.output
+    return keras.Model(whole.inputs, list(found.values())), list(found)
 
 
 BACKEND = Backend(
@@ -189,5 +217,6 @@ BACKEND = Backend(
     requires=("keras", "tensorflow"),
     kind="graph",
     run=run,
-    opens=(".h5", ".weights.h5"),
+    build=build,
+    opens=(".h5", ".weights.h5", ".keras"),
 )

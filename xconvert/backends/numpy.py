@@ -15,6 +15,11 @@ from xconvert.backends._graph import execute
 from xconvert.model import Array, Layer
 
 
+def window(layer: Layer) -> int:
+    """Pixels along an axis that one output pixel of ``layer`` sees: from the first of its kernel to the last."""
+    return (layer.kernel - 1) * layer.dilation + 1
+
+
 def pads(size: int, layer: Layer) -> tuple[int, int]:
     """Pixels that ``layer`` adds before and after an axis of ``size`` pixels.
 
@@ -23,13 +28,13 @@ def pads(size: int, layer: Layer) -> tuple[int, int]:
     """
     if isinstance(layer.padding, int):
         return layer.padding, layer.padding
-    total = max((-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size, 0)
+    total = max((-(-size // layer.stride) - 1) * layer.stride + window(layer) - size, 0)
     return total // 2, total - total // 2
 
 
 def output_size(size: int, layer: Layer) -> int:
     """Pixels along an axis after ``layer``, given ``size`` before it."""
-    return (size + sum(pads(size, layer)) - layer.kernel) // layer.stride + 1
+    return (size + sum(pads(size, layer)) - window(layer)) // layer.stride + 1
 
 
 def _padded(x: Array, layer: Layer, value: float) -> Array:
@@ -43,9 +48,10 @@ def conv(x: Array, layer: Layer, weight: Array) -> Array:
     """(H, W, I) * (kernel, kernel, I, O) → (H', W', O); zero padding, no bias."""
     s = layer.stride
     if layer.kernel == 1:
-        out: Array = np.matmul(x[::s, ::s], weight[0, 0])
+        out: Array = np.matmul(_padded(x, layer, 0.0)[::s, ::s], weight[0, 0])
         return out
-    windows = sliding_window_view(_padded(x, layer, 0.0), weight.shape[:2], axis=(0, 1))[::s, ::s]  # (H', W', I, kh, kw)
+    windows = sliding_window_view(_padded(x, layer, 0.0), (window(layer),) * 2, axis=(0, 1))
+    windows = windows[::s, ::s, :, :: layer.dilation, :: layer.dilation]  # (H', W', I, kernel, kernel)
     rows = windows.transpose(0, 1, 3, 4, 2).reshape(-1, weight[..., 0].size)
     out = np.matmul(rows, weight.reshape(-1, weight.shape[3]))
     return out.reshape(*windows.shape[:2], -1)
@@ -58,14 +64,14 @@ def depthwise(x: Array, layer: Layer, weight: Array) -> Array:
     the speed of shifting and adding (shared/facts/performance.md, B2).
     """
     x = np.ascontiguousarray(_padded(x, layer, 0.0))
-    k, s, channels = layer.kernel, layer.stride, x.shape[2]
-    height, width = (x.shape[0] - k) // s + 1, (x.shape[1] - k) // s + 1
+    k, s, d, channels = layer.kernel, layer.stride, layer.dilation, x.shape[2]
+    height, width = ((n - window(layer)) // s + 1 for n in x.shape[:2])
     row, column, item = x.strides
     if s > 1:
-        view = as_strided(x, (height, width, k, k, channels), (row * s, column * s, row, column, item))
+        view = as_strided(x, (height, width, k, k, channels), (row * s, column * s, row * d, column * d, item))
         out: Array = np.einsum("hwijc,ijc->hwc", view, weight)
         return out
-    view = as_strided(x, (height, k, k, width * channels), (row, row, column, item))
+    view = as_strided(x, (height, k, k, width * channels), (row, row * d, column * d, item))
     out = np.einsum("hijm,ijm->hm", view, np.tile(weight, (1, 1, width)))
     return out.reshape(height, width, channels)
 
@@ -115,8 +121,9 @@ def global_average(x: Array, layer: Layer) -> Array:
 
 
 def linear(x: Array, layer: Layer, weight: Array, bias: Array) -> Array:
-    """(I,) * (I, O) + (O,) → (O,)."""
-    out: Array = np.matmul(x, weight) + bias
+    """scale · (I,) * (I, O) + (O,) → (O,)."""
+    scaled = x if layer.scale == 1 else x * x.dtype.type(layer.scale)
+    out: Array = np.matmul(scaled, weight) + bias
     return out
 
 

@@ -117,7 +117,7 @@ def _module(layer: Layer, arrays: Mapping[str, Array]) -> Any:
         inputs, outputs = arrays["weight"].shape[-2:] if layer.op != "depthwise" else arrays["weight"].shape[-1:] * 2
         padding = layer.padding if isinstance(layer.padding, int) else 0  # else padded in `_apply`: it depends on the size
         groups = inputs if layer.op == "depthwise" else 1
-        module = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, padding, groups=groups, bias=False)
+        module = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, padding, layer.dilation, groups, bias=False)
     if any(array.dtype == np.float64 for array in arrays.values()):
         module.double()
     with torch.no_grad():
@@ -144,7 +144,7 @@ def _apply(layer: Layer, inputs: list[Any], module: Any) -> Any:
         x = F.pad(x, (left, right, top, bottom), value=float("-inf") if layer.op == "max_pool" else 0.0)
     if layer.op == "max_pool":
         return F.max_pool2d(x, layer.kernel, layer.stride, layer.padding if isinstance(layer.padding, int) else 0)
-    return module(x)
+    return module(x if layer.scale == 1 else x * layer.scale)
 
 
 def run(job: Job) -> dict[str, Array]:
@@ -179,5 +179,11 @@ def channels_last(output: Any) -> Array:
 
 
 BACKEND = Backend(
-    "torch", "the graph as a PyTorch module", requires=("torch",), kind="graph", run=run, opens=(".safetensors", ".pth", ".pt")
+    "torch",
+    "the graph as a PyTorch module",
+    requires=("torch",),
+    kind="graph",
+    run=run,
+    opens=(".safetensors", ".pth", ".pt"),
+    build=build,
 )

@@ -26,7 +26,7 @@ _OPTIONS = {"border_mode": "padding", "subsample": "strides", "bias": "use_bias"
 _DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
 _KEPT = (
     *("kernel_size", "pool_size", "strides", "padding", "dilation_rate", "groups", "data_format", "use_bias", "activation"),
-    *("epsilon", "axis", "max_value", "negative_slope", "threshold"),
+    *("epsilon", "axis", "max_value", "negative_slope", "threshold", "scale", "offset"),
 )
 
 Evidence = dict[str, tuple[Any, str]]
@@ -140,7 +140,7 @@ def _options(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value
 
 
 def _snake(kind: str) -> str:

@@ -1,23 +1,26 @@
 """Keras 3's ``.keras``: a zip of ``metadata.json``, ``config.json`` and ``model.weights.h5``.
 
 The weights are read in place, without unpacking. The configuration says what the layers are and is never evaluated: it may
-carry Python bytecode (Lambda layers). Not written: that takes the complete configuration of a model.
+carry Python bytecode (Lambda layers). One is written for the graph of a checkpoint.
 """
 
 from __future__ import annotations
 
 import mmap
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from xconvert.errors import UnreadableError
-from xconvert.formats import Choice, Format
+from xconvert.errors import UnreadableError, UsageError
+from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._keras_config import Description, describe
-from xconvert.formats._zip import open_zip, sniff
+from xconvert.formats._keras_graph import configuration
+from xconvert.formats._zip import ZipWriter, open_zip, sniff
 from xconvert.formats.keras_weights import read_store
 from xconvert.model import Checkpoint
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
+_METADATA = b'{"keras_version":"3.0.0","date_saved":"1980-01-01@00:00:00"}'  # the same whenever it is written
 
 
 def matches(data: mmap.mmap) -> bool:
@@ -41,4 +44,25 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     return replace(read_store(path, index.view(_WEIGHTS), choice.key, said), format="keras-archive")
 
 
-FORMAT = Format("keras-archive", "Keras 3 archive", (".keras",), matches, read, dialects={"keras": "keras_weights"})
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Create ``path``, which ``keras.saving.load_model`` opens: the model itself, built from the checkpoint's graph.
+
+    A model with symmetric pools holds ``SymmetricMaxPooling2D``, which must have been imported from ``xconvert.backends.keras``
+    before. Raises ``UsageError`` where there is no graph, and as ``.weights.h5`` does.
+    """
+    if checkpoint.graph is None:
+        raise UsageError("a `.keras` file holds the model itself, and only weights are there", hints=["write `.weights.h5`"])
+    config = configuration(checkpoint.graph).encode()
+    with tempfile.TemporaryDirectory(prefix=".xconvert-", dir=path.parent) as folder:
+        store = Path(folder, _WEIGHTS)
+        keras_weights.write(store, checkpoint)
+        with path.open("wb") as file, store.open("rb") as weights:
+            archive = ZipWriter(file)
+            archive.add("metadata.json", _METADATA)
+            archive.add(_CONFIG, config)
+            with mmap.mmap(weights.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as content:
+                archive.add(_WEIGHTS, content)
+            archive.close()
+
+
+FORMAT = Format("keras-archive", "Keras 3 archive", (".keras",), matches, read, write, keras_weights.FORMAT.dialects)

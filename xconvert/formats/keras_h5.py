@@ -26,6 +26,9 @@ _KERAS = {"backend", "keras_version", "layer_names", "model_config", "training_c
 _TOP_LEVEL = "top_level_model_weights"  # what belongs to the model itself and to none of its layers
 
 
+_DIALECTS = {"keras": "keras", "keras_apart": "keras_apart"}
+
+
 def matches(data: mmap.mmap) -> bool:
     """Whether ``data`` is HDF5 of this layout, or of none that is known: ``read`` then says what is wrong with it."""
     return is_hdf5(data) and not keras_weights.matches(data)
@@ -133,4 +136,4 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
                 put_tensor(group, f"{layer}/{weight}", tensor)
 
 
-FORMAT = Format("keras-h5", "HDF5 of Keras 1, 2 and 3", (".h5", ".hdf5"), matches, read, write, {"keras": "keras"})
+FORMAT = Format("keras-h5", "HDF5 of Keras 1, 2 and 3", (".h5", ".hdf5"), matches, read, write, _DIALECTS)

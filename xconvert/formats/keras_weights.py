@@ -98,4 +98,5 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
                 put_tensor(group, index, tensor)
 
 
-FORMAT = Format("keras-weights", "Keras 3 weights", (".weights.h5",), matches, read, write, {"keras": "keras_weights"})
+_DIALECTS = {"keras": "keras_weights", "keras_apart": "keras_apart_weights"}
+FORMAT = Format("keras-weights", "Keras 3 weights", (".weights.h5",), matches, read, write, _DIALECTS)

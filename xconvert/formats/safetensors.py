@@ -14,6 +14,7 @@ from typing import Any
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import checked_name, checked_shape, contents, damaged, dtype_named, elements, shown, truncated, view
+from xconvert.formats._timm_config import stated_beside
 from xconvert.model import Checkpoint, Tensor
 
 _MAX_HEADER = 100_000_000  # the official reader's
@@ -49,7 +50,10 @@ def matches(data: mmap.mmap) -> bool:
 
 
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
-    """The tensors in ``data`` as views of the map, in the order of the header; there is no choice."""
+    """The tensors in ``data`` as views of the map, in the order of the header; there is no choice.
+
+    The configuration that timm puts beside the weights tells how images become inputs.
+    """
     no_choice(path, choice)
     size = int.from_bytes(data[:8], "little")
     if size > len(data) - 8:
@@ -63,7 +67,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
         tensors[checked_name(path, name)], span = _tensor(path, name, entry, body)
         spans.append(span)
     _check_cover(path, spans, len(body))
-    return Checkpoint(tensors, metadata, format="safetensors")
+    return Checkpoint(tensors, metadata, preprocessing=stated_beside(path), format="safetensors")
 
 
 def _header(path: Path, text: bytes) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""The folder of a model on the Hugging Face Hub as timm opens it: ``config.json`` and ``model.safetensors``.
+
+Read by what it holds: the weights are a safetensors file like any other, beside which that reader finds the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+from xconvert.errors import UsageError
+from xconvert.formats import Format, safetensors
+from xconvert.formats._timm_config import CONFIG, WEIGHTS, configuration
+from xconvert.model import Checkpoint
+
+
+def matches(data: mmap.mmap) -> bool:
+    """Never: a folder has no bytes, and the file in it is a safetensors file."""
+    return False
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The two files of the folder ``path``; others may lie beside them."""
+    return path / CONFIG, path / WEIGHTS
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Create the folder ``path``, which ``timm.create_model("local-dir:<path>", pretrained=True)`` opens.
+
+    Raises ``UsageError`` for names other than those of a network that timm publishes.
+    """
+    record = _record(checkpoint)
+    published = record.get("published")
+    if checkpoint.graph is None or record.get("implementation") != "timm" or not isinstance(published, str):
+        raise UsageError(
+            "a folder for the Hub holds one of timm's own networks, and this is none",
+            facts=[f"names of {record.get('implementation', 'a stranger')}, network {published or 'unpublished'}"],
+            hints=["`--to timm` writes its names"],
+        )
+    text = configuration(checkpoint.graph, published, record["preprocessing"])
+    config, weights = files(path)
+    path.mkdir(exist_ok=True)
+    config.write_text(text, encoding="utf-8")
+    safetensors.write(weights, checkpoint)
+
+
+def _record(checkpoint: Checkpoint) -> dict[str, Any]:
+    """xconvert's own record, which is there in whatever it writes."""
+    record: dict[str, Any] = json.loads(checkpoint.metadata.get("xconvert", "{}"))
+    return record
+
+
+FORMAT = Format(
+    "hub", "folder that timm opens", (), matches, safetensors.read, write, {"torch": "torch"}, files=files, inside=(WEIGHTS,)
+)
