@@ -2,12 +2,12 @@
 tests.frameworks.make KIND OUT --weights W.npz``.
 
 ``W.npz`` holds weights under canonical names, as ``calibrate.py`` writes them; a file without ``predictions`` gives a
-headless network, and the classes are those of the file. Nothing here uses xconvert's mappings, readers or writers:
-the names come from ``names.json``, a table of its own, so what is tested does not make its own evidence. Runs in a
-process and a Python that has the framework.
+headless network, and the classes are those of the file. Nothing here uses xconvert's mappings, readers or writers: the
+names come from tables of their own, so what is tested does not make its own evidence. Those of ``names_deep.json`` were
+written down as the layers of the real classes ran, one after the other. Runs in a process and a Python that has the framework.
 
 ``--answers A.npz`` stores ``float64_<size>`` and ``float32_<size>``: what the real class answers to
-``xconvert.probe.images(size, batch)`` in either precision, logits (N, classes) or a map (N, H, W, C).
+``xconvert.probe.images(size, batch)`` in either precision that it has, logits (N, classes) or a map (N, H, W, C).
 """
 
 from __future__ import annotations
@@ -46,13 +46,35 @@ KINDS = {
     "keras-float16": "keras",  # .h5 built under the policy float16; answers as for timm-float16
     "hub-weights": "keras",  # .weights.h5 of the classifier, which nests its backbone
     "hub-backbone": "keras",  # .weights.h5 of the backbone: model.weights.h5 of a preset
+    "paddleclas-2": "paddle",  # paddle.save(model.state_dict(), protocol=2)
+    "paddleclas-4": "paddle",
+    "mindcv-ckpt": "mindspore",  # mindspore.save_checkpoint
+    "mindcv-safetensors": "mindspore",
+}
+
+NETWORKS = {  # what the zoos call them → the table of their names: family, blocks of the entry and middle flow
+    "xception41": "xception_aligned 3,8",
+    "xception65": "xception_aligned 3,16",
+    "xception71": "xception_aligned 5,16",
+    "Xception41_deeplab": "xception_aligned 3,8",
+    "Xception65_deeplab": "xception_aligned 3,16",
+    "xception41p": "xception_preact 3,8",
+    "xception65p": "xception_preact 3,16",
+    "Xception41": "xception_paddleclas 3,8",
+    "Xception65": "xception_paddleclas 3,16",
+    "Xception71": "xception_paddleclas 5,16",
 }
 
 
-def names(zoo: str) -> dict[str, str]:
-    """Canonical layer name → the name in ``zoo``: ``timm``, ``keras`` or ``hub``."""
-    rows = json.loads(Path(__file__).with_name("names.json").read_text())
-    return {row["layer"]: row[zoo] for row in rows}
+def names(zoo: str, network: str = "") -> dict[str, str]:
+    """Canonical layer name → the name in ``zoo``: ``timm``, ``keras``, ``hub`` or ``mindcv``; for one of ``NETWORKS``
+    ``timm``, ``paddleclas`` or ``tf``.
+    """
+    if not network:
+        rows = json.loads(Path(__file__).with_name("names.json").read_text())
+        return {row["layer"]: row[zoo] for row in rows}
+    columns, *table = json.loads(Path(__file__).with_name("names_deep.json").read_text())[NETWORKS[network]]
+    return {row[0]: row[columns.index(zoo)] for row in table}
 
 
 def parts(weights: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
@@ -69,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--network", choices=NETWORKS, default="", help="one of the deeper Xceptions, not the first")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--divide", type=int, default=1, help="by what the widths in the weights are narrower than published")
     parser.add_argument("--answers", type=Path)
@@ -77,13 +100,16 @@ def main() -> None:
     asked = parser.parse_args()
     with np.load(asked.weights) as stored:
         weights = dict(stored)
-    answer: Answer = import_module(f"tests.frameworks.make_{KINDS[asked.kind]}").make(
-        asked.kind, asked.out, weights, asked.divide
-    )
+    make = import_module(f"tests.frameworks.make_{KINDS[asked.kind]}").make
+    options = {"network": asked.network} if asked.network else {}
+    answer: Answer = make(asked.kind, asked.out, weights, asked.divide, **options)
     if asked.answers:
-        channels = weights["block1.conv1.weight"].shape[2]
+        channels = next(iter(weights.values())).shape[2]
         probes = {size: images(size, asked.batch, channels) for size in asked.sizes}
-        np.savez(asked.answers, **{f"{t}_{size}": answer(x, t) for size, x in probes.items() for t in ("float32", "float64")})
+        dtypes = (
+            ("float32",) if KINDS[asked.kind] == "mindspore" else ("float32", "float64")
+        )  # its CPU convolves in float32 alone
+        np.savez(asked.answers, **{f"{t}_{size}": answer(x, t) for size, x in probes.items() for t in dtypes})
 
 
 if __name__ == "__main__":

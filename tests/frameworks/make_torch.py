@@ -1,5 +1,4 @@
-"""The PyTorch kinds of ``make.py``: timm's ``legacy_xception`` and Cadene's ``xception``, saved the ways people save
-them."""
+"""The PyTorch kinds of ``make.py``: timm's and Cadene's Xceptions, saved the ways people save them."""
 
 from __future__ import annotations
 
@@ -20,15 +19,18 @@ from xconvert.backends.timm import import_timm
 ATTRIBUTES = {"gamma": "weight", "beta": "bias", "mean": "running_mean", "variance": "running_var"}
 
 
-def make(kind: str, out: Path, weights: Mapping[str, Array], divide: int) -> Answer:
+def make(kind: str, out: Path, weights: Mapping[str, Array], divide: int, network: str = "") -> Answer:
     """Write ``out``; returns what gives the real class' answers."""
     if kind == "timm-float16":
         weights = {name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()}
     head = weights.get("predictions.weight")
-    classes, channels = (0 if head is None else head.shape[1]), weights["block1.conv1.weight"].shape[2]
+    classes, channels = (0 if head is None else head.shape[1]), next(iter(weights.values())).shape[2]
     zoo = kind.partition("-")[0]
-    module = _cadene(classes, divide) if zoo == "cadene" else _narrow_timm(classes, channels, divide)
-    _fill(module, weights, names("timm") | ({"predictions": "last_linear"} if zoo == "cadene" else {}))
+    if network:
+        module = _narrow_aligned(network, classes, channels, divide)
+    else:
+        module = _cadene(classes, divide) if zoo == "cadene" else _narrow_timm(classes, channels, divide)
+    _fill(module, weights, names("timm", network) | ({"predictions": "last_linear"} if zoo == "cadene" else {}))
     module.eval()
     _save(kind, module, out)
     features = module.forward_features if zoo == "timm" else lambda image: module.relu(module.features(image))
@@ -104,6 +106,25 @@ def _narrow_timm(classes: int, channels: int, divide: int) -> Any:
     xception.nn = _narrow(divide)
     xception.create_classifier = lambda features, *rest, **how: make_head(features // divide, *rest, **how)
     return xception.legacy_xception(num_classes=classes, in_chans=channels)
+
+
+def _narrow_aligned(network: str, classes: int, channels: int, divide: int) -> Any:
+    """timm's class, told that its blocks are ``divide`` times narrower; its stem keeps the widths published."""
+    import_timm()
+    aligned: Any = import_module("timm.models.xception_aligned")
+    build = aligned.build_model_with_cfg
+
+    def narrower(*rest: Any, block_cfg: Any, **how: Any) -> Any:
+        blocks = [{**block, "in_chs": _divided(block["in_chs"], divide)} for block in block_cfg]
+        blocks = [{**block, "out_chs": _divided(block["out_chs"], divide)} for block in blocks]
+        return build(*rest, block_cfg=[blocks[0] | {"in_chs": 64}, *blocks[1:]], **how)
+
+    aligned.build_model_with_cfg = narrower
+    return getattr(aligned, network)(num_classes=classes, in_chans=channels)
+
+
+def _divided(widths: Any, divide: int) -> Any:
+    return widths // divide if isinstance(widths, int) else tuple(width // divide for width in widths)
 
 
 def _narrow(divide: int) -> SimpleNamespace:

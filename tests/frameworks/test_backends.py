@@ -30,6 +30,7 @@ NAMES = {
     "keras.applications": names("keras"),
     "keras-hub": names("hub"),
 }
+PUBLISHED = {"timm": "legacy_xception"}  # where a zoo has several networks, the one that is meant
 MADE = {  # model class → the padding it has, and the file that a framework makes for it
     "timm": ("symmetric", "timm-safetensors", "x.safetensors"),
     "cadene": ("symmetric", "cadene-safetensors", "x.safetensors"),
@@ -59,7 +60,7 @@ def assert_equal(model: Model, backend: str, size: int, *, least: int, file: Pat
     x = images(size, 2, channels=model.weights["block1.conv1.weight"].shape[2])
     reference = forward(model, x, dtype="float64", taps="all")
     last = "logits" if model.head else "features"
-    given = {"backend": backend, "names": NAMES.get(named or backend), "path": file}
+    given = {"backend": backend, "names": NAMES.get(named or backend), "published": PUBLISHED.get(backend, ""), "path": file}
     out = forward(model, x, dtype="float64", taps="all", **given)
     assert len(out) >= least
     errors = {name: apart(array, reference[name]) for name, array in out.items()}
@@ -138,7 +139,8 @@ def test_fixed_widths_are_named(name: str, tmp_path: Path) -> None:
     needs(name)
     model = network(MADE[name][0])
     with pytest.raises(UsageError, match=r"has fixed widths: `block1\.conv1` has 32 filters, the checkpoint 2"):
-        forward(model, images(75, 1), backend=name, names=NAMES[name], path=tmp_path / MADE[name][2])
+        given = {"names": NAMES[name], "published": PUBLISHED.get(name, ""), "path": tmp_path / MADE[name][2]}
+        forward(model, images(75, 1), backend=name, **given)
 
 
 @pytest.mark.parametrize(

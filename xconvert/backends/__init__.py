@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,9 +29,9 @@ class Job:
     """One forward pass.
 
     ``layers`` and ``weights`` (``"<layer>.<parameter>"``, canonical axes) describe the graph; ``names`` gives each
-    layer with parameters the name that a module or Keras layer has in the implementation at hand; ``path`` is a
-    file that the framework loads itself. ``images``: (N, H, W, channels), already normalised.
-    ``dtype``: ``"float32"`` or ``"float64"``. ``taps``: layers whose activations are wanted.
+    layer with parameters the name that a module or Keras layer has in the implementation at hand, and ``published`` is what
+    its zoo calls the network, if it publishes it; ``path`` is a file that the framework loads itself. ``images``: (N, H, W,
+    channels), already normalised. ``dtype``: ``"float32"`` or ``"float64"``. ``taps``: layers whose activations are wanted.
     """
 
     layers: tuple[Layer, ...]
@@ -40,6 +40,7 @@ class Job:
     dtype: str = "float32"
     taps: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    published: str = ""
     path: Path | None = None
 
 
@@ -51,6 +52,7 @@ class Backend:
     bears the name of its mapping. ``requires``: modules it imports. ``opens``: suffixes of files that the framework itself
     can load as ``Job.path``, the one to write first; a class needs one. ``run`` returns activations by layer name, maps as
     (N, H, W, C), always those of the last layer, and of ``taps`` as far as it can see them.
+    ``build(layers, weights, names, record)`` makes the framework's own kind of module; None where there is none.
     """
 
     name: str
@@ -59,11 +61,17 @@ class Backend:
     kind: Literal["graph", "class"]
     run: Callable[[Job], dict[str, Array]]
     opens: tuple[str, ...] = ()
+    build: Callable[..., Any] | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """What it imports and cannot be found here."""
+        return [module for module in self.requires if not find_spec(module)]
 
     @property
     def installed(self) -> bool:
         """Whether everything it imports can be found, here or in the Python that is set for it."""
-        return _python(self.name) != sys.executable or all(find_spec(module) for module in self.requires)
+        return _python(self.name) != sys.executable or not self.missing
 
 
 def backends() -> dict[str, Backend]:
@@ -79,16 +87,20 @@ def forward(
     dtype: str = "float32",
     taps: Sequence[str] | Literal["all"] = (),
     names: Mapping[str, str] | None = None,
+    published: str = "",
     path: Path | None = None,
 ) -> dict[str, Array]:
     """Run ``model`` on ``images`` (N, H, W, channels), already normalised, and return activations by layer name.
 
     ``taps``: canonical layer names, or ``"all"``. The network's output is there as ``"logits"`` (N, classes), or ``"features"``
-    (N, H, W, C) for a headless network. ``names``: what the layers are called in the framework. ``path``: a file that the
-    framework itself loads, instead of being handed the weights; a backend of kind ``"class"`` needs both. Raises ``UsageError``
-    for an unknown backend or tap, for images that do not fit, and when the framework is missing or fails.
+    (N, H, W, C) for a headless network. ``names``: what the layers are called in the framework, ``published`` the network in its
+    zoo. ``path``: a file that the framework itself loads, instead of being handed the weights; a backend of kind ``"class"``
+    needs all three. Raises ``UsageError`` for an unknown backend or tap, for images that do not fit, and when the framework is
+    missing or fails.
     """
-    return next(forward_each(model, [images], backend=backend, dtype=dtype, taps=taps, names=names, path=path))
+    return next(
+        forward_each(model, [images], backend=backend, dtype=dtype, taps=taps, names=names, published=published, path=path)
+    )
 
 
 def forward_each(
@@ -99,6 +111,7 @@ def forward_each(
     dtype: str,
     taps: Sequence[str] | Literal["all"],
     names: Mapping[str, str] | None = None,
+    published: str = "",
     path: Path | None = None,
 ) -> Iterator[dict[str, Array]]:
     """``forward`` for several batches, which may differ in size; a framework is started once for all of them."""
@@ -111,7 +124,7 @@ def forward_each(
         _check_images(model, images)
     executor = find(backend)
     weights = {name: tensor.read() for name, tensor in model.weights.items()}
-    jobs = [Job(layers, weights, images, dtype, chosen, names or {}, path) for images in batches]
+    jobs = [Job(layers, weights, images, dtype, chosen, names or {}, published, path) for images in batches]
     for out in map(executor.run, jobs) if backend == "numpy" else run_apart(executor, model, jobs):
         out["logits" if model.head else "features"] = out[known[-1]]
         yield out
@@ -123,12 +136,25 @@ def find(name: str) -> Backend:
     if name not in known:
         raise UsageError(f"no backend is called `{name}`", facts=["backends: " + ", ".join(known)])
     if not known[name].installed:
-        missing = [module for module in known[name].requires if not find_spec(module)]
-        raise UsageError(
-            f"backend `{name}` needs the package `{missing[0]}`",
-            hints=[f"`pip install 'xconvert[{name.split('.')[0]}]'`", f"or set {_variable(name)} to a Python that has it"],
-        )
+        raise _not_installed(known[name], f"or set {_variable(name)} to a Python that has it")
     return known[name]
+
+
+def builder(name: str) -> Callable[..., Any]:
+    """What makes a module of the framework ``name`` here; raises ``UsageError`` when there is none or it is not installed."""
+    frameworks = {backend.name: backend for backend in backends().values() if backend.build}
+    if name not in frameworks:
+        raise UsageError(f"no network can be built in `{name}`", facts=["frameworks: " + ", ".join(frameworks)])
+    if frameworks[name].missing:
+        raise _not_installed(frameworks[name])
+    build = frameworks[name].build
+    assert build is not None  # noqa: S101  (told above)
+    return build
+
+
+def _not_installed(backend: Backend, *hints: str) -> UsageError:
+    extra = f"`pip install 'xconvert[{backend.name.split('.')[0]}]'`"
+    return UsageError(f"backend `{backend.name}` needs the package `{backend.missing[0]}`", hints=[extra, *hints])
 
 
 def run_apart(backend: Backend, model: Model, jobs: Sequence[Job]) -> Iterator[dict[str, Array]]:
@@ -144,12 +170,13 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job]) -> Iterator[d
             "dtype": job.dtype,
             "taps": job.taps,
             "names": dict(job.names),
+            "published": job.published,
             "path": str(job.path.resolve()) if job.path else None,
         }
         Path(folder, "job.json").write_text(json.dumps(description))
         plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
-        np.savez(Path(folder, "weights.npz"), allow_pickle=False, **plain)  # npz knows no bfloat16
-        np.savez(Path(folder, "images.npz"), *(j.images for j in jobs), allow_pickle=False)
+        savez(Path(folder, "weights.npz"), **plain)  # npz knows no bfloat16
+        np.savez(Path(folder, "images.npz"), *(j.images for j in jobs))
         command = [_python(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
         if done.returncode:
@@ -158,6 +185,9 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job]) -> Iterator[d
             with np.load(Path(folder, f"out_{i}.npz")) as out:
                 yield dict(out)
 
+
+# NumPy 2's stubs want `allow_pickle` beside other keywords, and NumPy 1 takes it for an array.
+savez: Callable[..., None] = np.savez
 
 CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.backends import Job
-from xconvert.backends._graph import refuse_width
+from xconvert.backends._class import refuse_widths, visible
 from xconvert.backends.torch import channels_last, read_state
 from xconvert.model import Array
 
@@ -18,23 +18,10 @@ def load(module: Any, job: Job, title: str) -> None:
 
     Raises ``ValueError`` when the class called ``title`` has other widths, ``RuntimeError`` when names are missing or left over.
     """
-    for layer in job.layers:
-        if layer.op not in ("conv", "pointwise", "linear"):
-            continue
-        theirs = _submodule(module, job.names[layer.name], title).weight.shape
-        *_, inputs, outputs = job.weights[f"{layer.name}.weight"].shape
-        refuse_width(title, layer, "filters", theirs[0], outputs)
-        refuse_width(title, layer, "input channels", theirs[1], inputs)
+    refuse_widths(job, title, dict(module.named_modules()))
     if job.path is None:
         raise ValueError(f"{title} wants a file to load")
     module.load_state_dict(read_state(job.path), strict=True)
-
-
-def _submodule(module: Any, path: str, title: str) -> Any:
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        raise ValueError(f"{title} has no `{path}`: its depth is fixed") from None
 
 
 def activations(module: Any, job: Job, features: Callable[[Any], Any]) -> dict[str, Array]:
@@ -46,7 +33,7 @@ def activations(module: Any, job: Job, features: Callable[[Any], Any]) -> dict[s
 
     module.eval().to(getattr(torch, job.dtype))
     seen: dict[str, Array] = {}
-    for name, path in _visible(job, module).items():
+    for name, path in visible(job, dict(module.named_modules()), _activates).items():
         module.get_submodule(path).register_forward_hook(_keep(seen, name))
     images = torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
     with torch.inference_mode():
@@ -62,16 +49,8 @@ def _keep(seen: dict[str, Array], name: str) -> Callable[[Any, Any, Any], None]:
     return hook
 
 
-def _visible(job: Job, module: Any) -> dict[str, str]:
-    """Tapped layer → path of the module whose output it is.
+def _activates(module: Any) -> bool:
+    """Whether a batch norm is timm's ``BatchNormAct2d`` with an activation in it."""
+    from torch import nn
 
-    A residual block is a module with a sequence ``rep``: the block's output is our addition, the last of ``rep`` our pool.
-    """
-    paths = dict(job.names)
-    for layer in job.layers:
-        block = job.names.get(f"{layer.name.partition('.')[0]}.sepconv1.depthwise", "").partition(".rep.")[0]
-        if layer.op == "add":
-            paths[layer.name] = block
-        elif layer.op == "max_pool":
-            paths[layer.name] = f"{block}.rep.{len(module.get_submodule(block).rep) - 1}"
-    return {tap: paths[tap] for tap in job.taps if tap in paths}
+    return not isinstance(getattr(module, "act", nn.Identity()), nn.Identity)

@@ -4,11 +4,10 @@ than it.
 
 from __future__ import annotations
 
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 from xconvert.backends import Backend, Job
+from xconvert.backends._class import import_file
 from xconvert.backends._torch_class import activations, load
 from xconvert.model import Array
 
@@ -30,15 +29,7 @@ def run(job: Job) -> dict[str, Array]:
 
 def import_xception() -> Any:
     """The module ``pretrainedmodels/models/xception.py``; raises ``ModuleNotFoundError`` when it is not installed."""
-    package = find_spec("pretrainedmodels")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError("No module named 'pretrainedmodels'")
-    spec = spec_from_file_location("pretrainedmodels_xception", Path(package.origin).parent / "models" / "xception.py")
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError("pretrainedmodels has no models/xception.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_file("pretrainedmodels", "models/xception.py")
 
 
 BACKEND = Backend(

@@ -1,4 +1,4 @@
-"""timm's own class: ``timm.create_model("legacy_xception")``."""
+"""timm's own classes: ``timm.create_model`` of the network that timm publishes under this name."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from xconvert.backends import Backend, Job
 from xconvert.backends._torch_class import activations, load
 from xconvert.model import Array
 
-TITLE = "timm's legacy_xception"
-
 
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps``, as far as modules show them, and of the last layer.
 
-    Raises ``ValueError`` when the checkpoint has other widths than the class, whose input channels and classes alone are free.
+    Raises ``ValueError`` when timm publishes no network of this depth, and when the checkpoint has other widths than the class,
+    whose input channels and classes alone are free.
     """
+    if not job.published:
+        raise ValueError("timm publishes no network of this depth")
     timm = import_timm()
     head = job.weights.get("predictions.weight")
     classes = 0 if head is None else head.shape[1]
     channels = job.weights[f"{job.layers[0].name}.weight"].shape[2]
-    module = timm.create_model("legacy_xception", num_classes=classes, in_chans=channels)
-    load(module, job, TITLE)
+    module = timm.create_model(job.published, num_classes=classes, in_chans=channels)
+    load(module, job, f"timm's {job.published}")
     return activations(module, job, module.forward_features)
 
 
@@ -42,7 +43,7 @@ def import_timm() -> Any:
 
 BACKEND = Backend(
     "timm",
-    TITLE,
+    "timm's own class",
     requires=("torch", "torchvision", "timm", "safetensors"),
     kind="class",
     run=run,

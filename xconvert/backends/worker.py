@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xconvert.architectures import families
-from xconvert.backends import CANNOT, Job, backends
+from xconvert.backends import CANNOT, Job, backends, savez
 from xconvert.model import Depth
 
 
@@ -20,8 +20,8 @@ def main(folder: Path) -> None:
     weights = dict(np.load(folder / "weights.npz"))
     path = Path(told["path"]) if told["path"] else None
     for i, images in enumerate(np.load(folder / "images.npz").values()):
-        job = Job(layers, weights, images, told["dtype"], tuple(told["taps"]), told["names"], path)
-        np.savez(folder / f"out_{i}.npz", allow_pickle=False, **backends()[told["backend"]].run(job))
+        job = Job(layers, weights, images, told["dtype"], tuple(told["taps"]), told["names"], told["published"], path)
+        savez(folder / f"out_{i}.npz", **backends()[told["backend"]].run(job))
 
 
 if __name__ == "__main__":
