@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from xconvert.errors import NetworkError
+from xconvert.attributes import parse as parse_attribute
+from xconvert.errors import NetworkError, UsageError
 from xconvert.matching import Match
 from xconvert.model import Checkpoint, Layer
 
@@ -29,10 +30,11 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
 # Those without weights; SymmetricMaxPooling2D is xconvert's own, registered with Keras in `backends/keras.py`.
 SYMMETRIC_POOL = "xconvert>SymmetricMaxPooling2D"
 OPERATIONS = {
-    **{"MaxPooling2D": "max_pool", SYMMETRIC_POOL: "max_pool", "ReLU": "relu", "Add": "add"},
+    **{"MaxPooling2D": "max_pool", SYMMETRIC_POOL: "max_pool", "ReLU": "relu", "Add": "add", "ZeroPadding2D": "pad"},
     "GlobalAveragePooling2D": "global_average",
 }
 CALLED = {"max_pool": "max-pools", "relu": "activations `relu`", "add": "layers `Add`", "global_average": "global average pools"}
+CALLED |= {"pad": "layers `ZeroPadding2D`"}
 # What changes nothing when a network answers.
 HARMLESS = {
     *("InputLayer", "Dropout", "SpatialDropout2D", "GaussianDropout", "AlphaDropout", "GaussianNoise", "ActivityRegularization"),
@@ -41,6 +43,7 @@ HARMLESS = {
 }
 RESHAPING = {"Flatten", "Reshape"}  # harmless too, once maps are pooled
 FINAL = ("softmax", "sigmoid")  # activations of a classifier, which xconvert leaves off
+LAYERS = "configuration of its layers"
 FOREIGN = "is not part of it"  # said of layers that the graph has nothing for
 MOST = 8  # lines of facts
 
@@ -67,8 +70,8 @@ class _Case:
         return [options for options in norms if "epsilon" in options]
 
     def operations(self, op: str) -> list[Layer]:
-        """The graph's layers of this operation."""
-        return [layer for layer in self.graph if layer.op == op]
+        """The graph's layers of this operation; ``pad``: those before which Keras needs a layer that pads."""
+        return [layer for layer in self.graph if (_explicit(layer) if op == "pad" else layer.op == op)]
 
 
 def agree(
@@ -95,12 +98,13 @@ def agree(
     if problems:
         raise _refusal(where, match, problems, extra)
     notes += [f"left off the final `{case.stated[final]['activation']}`; answers are logits"] if final else []
-    return _completed(checkpoint, case), notes, case.patterns
+    return _completed(checkpoint, case, match), notes, case.patterns
 
 
 def _case(checkpoint: Checkpoint, match: Match, ignore: Sequence[str]) -> tuple[_Case, list[str]]:
     """What is to be compared, and notes on the layers that are left out of it because they were asked to be."""
-    graph = match.implementation.family.build(match.depth, match.head, match.implementation.attributes)
+    told = {name: value for name, (value, _) in _evidence(checkpoint, match).items()}
+    graph = match.implementation.family.build(match.depth, match.head, {**match.implementation.attributes, **told})
     bound: dict[str, list[Layer]] = {}
     for layer in graph:
         for parameter in layer.parameters:
@@ -142,18 +146,24 @@ def _weighted(layer: Layer, options: Options) -> Iterator[str]:
 
 def _window(layer: Layer) -> dict[str, tuple[Any, ...]]:
     """The options of a convolution and the values that are the same as what ``layer`` does, the usual one first."""
-    same = layer.kernel == 1 or layer.padding != 0
-    valid = layer.kernel == 1 or layer.padding == 0  # on one pixel both are
+    valid = layer.kernel == 1 or layer.padding == 0 or _explicit(layer)
+    same = layer.kernel == 1 or not valid  # on one pixel both are
     return {
         "kernel_size": ((layer.kernel,) * 2, layer.kernel),
         "strides": ((layer.stride,) * 2, layer.stride),
         "padding": ("same",) * same + ("valid",) * valid,
-        "dilation_rate": ((1, 1), 1),
+        "dilation_rate": ((layer.dilation,) * 2, layer.dilation),
         "groups": (1,),
         "activation": ("linear", None),
         "use_bias": (False,),
         "data_format": ("channels_last", None),
     }
+
+
+def _explicit(layer: Layer) -> bool:
+    """Whether Keras has no word for how a convolution pads: around a map that it strides over."""
+    strided = layer.op in ("conv", "depthwise") and layer.kernel > 1 and layer.stride > 1
+    return strided and isinstance(layer.padding, int) and layer.padding > 0
 
 
 def _differing(options: Options, expected: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
@@ -179,22 +189,29 @@ def _weightless(name: str, options: Options, case: _Case) -> Iterator[str]:
             yield f"has activation {_shown(options.get('activation'))}, expected relu"
     elif kind == "ReLU":
         yield from _differing(options, {"max_value": (None,), "negative_slope": (0, None), "threshold": (0, None)})
-    elif kind == SYMMETRIC_POOL:
-        yield from _differing(options, {"pool_size": (3,), "strides": (2,), "padding": (1,)})
     elif op == "max_pool" and case.operations(op):
-        window = _window(case.operations(op)[0])
-        yield from _differing(
-            options,
-            {"pool_size": window["kernel_size"], **{o: window[o] for o in ("strides", "data_format")}, "padding": ("same",)},
-        )
+        pools, at = case.operations(op), [*case.named("MaxPooling2D", SYMMETRIC_POOL)].index(name)
+        window = _window(pools[min(at, len(pools) - 1)])  # one too many is told when they are counted
+        padding: tuple[Any, ...] = (1,) if kind == SYMMETRIC_POOL else ("same",)
+        shared = {option: window[option] for option in ("strides", "data_format")}
+        yield from _differing(options, {"pool_size": window["kernel_size"], **shared, "padding": padding})
     elif kind == "GlobalMaxPooling2D":
         yield "is not a GlobalAveragePooling2D"
     elif op == "global_average":
         yield from _differing(options, {"data_format": ("channels_last", None)})
+    elif op == "pad":
+        yield from _differing(options, {"padding": _around(case)})
+    elif kind == "Rescaling" and any(layer.scale == options.get("scale") for layer in case.operations("linear")):
+        yield from _differing(options, {"offset": (0,)})
     elif kind in RESHAPING and pooled and order.index(pooled[0]) < order.index(name):
         return
     elif op is None and kind not in HARMLESS:
         yield FOREIGN
+
+
+def _around(case: _Case) -> tuple[Any, ...]:
+    """What a layer that pads may put around a map."""
+    return tuple(((layer.padding,) * 2,) * 2 for layer in case.operations("pad")) or ("none",)
 
 
 def _final(case: _Case) -> str | None:
@@ -248,9 +265,31 @@ def _refusal(where: str, match: Match, problems: list[str], extra: list[str]) ->
     )
 
 
-def _completed(checkpoint: Checkpoint, case: _Case) -> Checkpoint:
-    """The checkpoint with the epsilon of the network's own batch norms, where others around it had another."""
+def _completed(checkpoint: Checkpoint, case: _Case, match: Match) -> Checkpoint:
+    """The checkpoint with what the network's own layers alone tell: the epsilon of its batch norms, where others around it
+    had another.
+    """
     epsilon = next((options["epsilon"] for options in case.norms()), None)
-    if epsilon is None or "bn_epsilon" in checkpoint.evidence:
-        return checkpoint
-    return replace(checkpoint, evidence={**checkpoint.evidence, "bn_epsilon": (epsilon, "configuration of its layers")})
+    found = {"bn_epsilon": (epsilon, LAYERS)} if epsilon is not None else {}
+    return replace(checkpoint, evidence={**found, **_evidence(checkpoint, match), **checkpoint.evidence})
+
+
+def _evidence(checkpoint: Checkpoint, match: Match) -> dict[str, tuple[Any, str]]:
+    """The dilation of the last block and the scale of the head, where the family has them and the file states its layers."""
+    names = {theirs.rpartition(match.dialect.separator)[0]: ours for ours, (theirs, _) in match.bound.items()}
+    found: dict[str, tuple[Any, str]] = {"head_scale": (1.0, LAYERS)} if checkpoint.stated else {}
+    for name, options in checkpoint.stated.items():
+        rate = options.get("dilation_rate")
+        if names.get(name, "").startswith("exit.block2.") and options["class"] == "DepthwiseConv2D" and isinstance(rate, tuple):
+            found["exit_dilation"] = (rate[0], LAYERS)
+        elif options["class"] == "Rescaling" and list(checkpoint.stated).index(name) > len(checkpoint.stated) // 2:
+            found["head_scale"] = (options.get("scale"), LAYERS)
+    return {n: told for n, told in found.items() if n in match.implementation.family.attributes and _possible(n, told[0])}
+
+
+def _possible(name: str, value: Any) -> bool:
+    try:
+        parse_attribute(name, value)
+    except UsageError:
+        return False
+    return True

@@ -104,15 +104,24 @@ def _reading(kwargs: dict[str, Any]) -> dict[str, Any]:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
-@click.option("--drop-background", "background", flag_value="drop", help="Leave out the first class, TensorFlow's background.")
-@click.option("--add-background", "background", flag_value="add", help="Add a first class that never wins.")
+@click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background.")
+@click.option("--add-background", is_flag=True, help="Add a first class that never wins.")
 @click.option("--layout", metavar="NAME", help="Write a folder instead of a file: `hub`, which timm opens as local-dir:FOLDER.")
 @click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
 @click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @reading
 @as_json
-def convert(source: Path, to: str, output: Path | None, no_verify: bool, as_json: bool, **kwargs: Any) -> None:
+def convert(
+    source: Path,
+    to: str,
+    output: Path | None,
+    drop_background: bool,
+    add_background: bool,
+    no_verify: bool,
+    as_json: bool,
+    **kwargs: Any,
+) -> None:
     """Convert SOURCE for TARGET, and verify that the result gives the same answer.
 
     A framework keeps the function exactly and changes the container; an implementation means that very class as its
@@ -120,7 +129,11 @@ def convert(source: Path, to: str, output: Path | None, no_verify: bool, as_json
     """
     from xconvert import render
     from xconvert.conversion import convert as run
+    from xconvert.errors import UsageError
 
+    if drop_background and add_background:
+        raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
+    kwargs["background"] = "drop" if drop_background else "add" if add_background else None
     report = run(source, output, to=to, verify=not no_verify, **_reading(kwargs))
     _print(report.to_dict() if as_json else render.conversion(str(source), report))
 
@@ -133,6 +146,7 @@ def convert(source: Path, to: str, output: Path | None, no_verify: bool, as_json
     "--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Precision of the backend.", show_default=True
 )
 @click.option("--sizes", metavar="N,N,…", help="Sizes of the probe images in pixels.  [default: 75,96,299]")
+@click.option("--drop-background", "background", flag_value="drop", help="Compare without the first class that one has more.")
 @click.option("--tolerance", type=float, metavar="X", help="Largest relative L2 allowed, instead of the calibrated one.")
 @click.option(
     "--layers", type=click.Choice(["blocks", "all"]), default="blocks", help="Which layers to print.", show_default=True

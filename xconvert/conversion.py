@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +10,14 @@ from typing import Any, Literal
 from xconvert import formats
 from xconvert.backends import find
 from xconvert.effects import first_parting, measure, refusal
-from xconvert.errors import UsageError, VerificationError
+from xconvert.errors import UsageError, VerificationError, XconvertError
 from xconvert.implementation import Dialect, Implementation, Library, written_names
 from xconvert.loading import interpret, load, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
+from xconvert.outputs import check_output, published
 from xconvert.probe import NATIVE, SIZES
-from xconvert.reconcile import FOLDS, Change, reconcile, with_background, without_background
+from xconvert.reconcile import CLASSES, FOLDS, Change, classes, reconcile, with_background, without_background
 from xconvert.report import Check, LayerError, Report
 from xconvert.verification import check_written, compare_backend, compare_models, describe, named, native_names
 
@@ -78,21 +75,34 @@ def convert(
     intended, changes = reconcile(model, target.wanted, accept)
     if refused := [change for change in changes if change.action == "refused"]:
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
-    _check_output(Path(source), target, force)
+    check_output(Path(source), target.path, target.format, force)
     for backend in verify_with:
         _check_backend(backend, target, model)
-    with _published(target) as written:
-        checkpoint = save(intended, target.implementation, target.dialect)
-        assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
-        target.format.write(written, checkpoint)
-        checks: list[Check] = []
-        layers: list[LayerError] = []
-        if verify:
-            checks, layers = _checked(written, checkpoint, model, intended, changes, target, verify_with, mappings)
-        report = _report(model, intended, changes, target, checks, layers)
-        if verify and not report.equal:
-            raise _failed(report, target.path)
+    with published(target.path, target.format) as written:
+        report = _written(written, model, intended, changes, target, verify_with if verify else None, mappings)
     return replace(report, output=str(target.path))
+
+
+def _written(
+    path: Path,
+    model: Model,
+    intended: Model,
+    changes: Sequence[Change],
+    target: Target,
+    backends: Sequence[str] | None,
+    mappings: Sequence[str | Path],
+) -> Report:
+    """Write ``intended`` to ``path`` and verify it, also with ``backends``; None: do not verify."""
+    checkpoint = save(intended, target.implementation, target.dialect)
+    assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
+    target.format.write(path, checkpoint)
+    if backends is None:
+        return _report(model, intended, changes, target, (), ())
+    checks, layers = _checked(path, checkpoint, model, intended, changes, target, backends, mappings)
+    report = _report(model, intended, changes, target, checks, layers)
+    if not report.equal:
+        raise _failed(report, target.path)
+    return report
 
 
 def _check_names(model: Model, accept: Collection[str], backends: Sequence[str]) -> None:
@@ -115,24 +125,6 @@ def _loads(backend: str, target: Target, model: Model) -> bool:
     return target.path.name.endswith(find(backend).opens) and native_names(backend, model) == written
 
 
-@contextmanager
-def _published(target: Target) -> Iterator[Path]:
-    """A place beside the target to write to: at the end each file gets its name in one step, on an error nothing is left."""
-    path, folder = target.path, None
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".xconvert-", dir=path.parent))
-        yield folder / path.name
-        for made, final in zip(target.format.files(folder / path.name), target.format.files(path), strict=True):
-            if made.is_dir() and final.is_dir():  # a folder replaces none that has files
-                final.rename(folder / "old")
-            made.replace(final)
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
-    finally:
-        if folder:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def resolve(to: str, model: Model, known: Library, source: Path, output: Path | None, layout: str | None = None) -> Target:
     """What ``to`` means for this model; raises ``UsageError`` for an unknown target or a format that cannot hold
     it, ``RefusedError`` for an implementation of other networks only.
@@ -141,20 +133,25 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
     if framework is not None and framework.suffix:
         implementation = known.customary(framework, model.family, model.depth)
     else:
-        implementation, framework = named(known, to, model), None
+        implementation, framework = named(known, to, model, f"`{source}`"), None
     own = known.dialects[implementation.dialect]
-    suffix = next(d.suffix for d in known.dialects.values() if d.suffix and own.name in (d.name, d.apart))
+    suffix = known.framework(own.family).suffix
+    if not suffix:
+        raise UsageError(f"`{to}` is only read", hints=["name a zoo or a framework"])
     if layout:
         path = output or source.with_name(_stem(source.name))
         target_format = formats.of_layout(layout)
+        if framework:  # whoever opens the folder builds the zoo's class, which computes what it computes
+            hint = f"`--to {framework.default[0]}` writes one" if framework.default else f"leave `--layout {layout}` away"
+            raise UsageError(f"a `{layout}` folder is for a zoo's own class, not for {to} at large", hints=[hint])
     else:
         customary = _stem(source.name) + suffix
         path = output / customary if output and _is_folder(output) else output or source.with_name(customary)
         target_format = formats.format_for_writing(path, own.family)
     if target_format.dialects and own.family not in target_format.dialects:
-        kinds = ", ".join(target_format.dialects)
+        kinds = " or ".join(dict.fromkeys(known.framework(family).name for family in target_format.dialects))
         raise UsageError(
-            f"a `{target_format.name}` file holds {kinds} layers, not {own.family} names",
+            f"a `{target_format.name}` file holds {kinds} names, not those of {known.framework(own.family).name}",
             hints=[f"name the output `{_stem(path.name)}{suffix}`, or give it another suffix"],
         )
     dialect = known.dialects[target_format.dialects.get(own.family, own.name)]
@@ -172,22 +169,9 @@ def _is_folder(path: Path) -> bool:
 
 def _stem(name: str) -> str:
     endings = sorted((s for f in formats.formats().values() for s in f.suffixes), key=len, reverse=True)
+    name = name.removesuffix(".index")  # of a TensorFlow checkpoint, which goes by its prefix
     ending = next((s for s in endings if name.lower().endswith(s) and len(name) > len(s)), Path(name).suffix)
     return name[: len(name) - len(ending)]
-
-
-def _check_output(source: Path, target: Target, force: bool) -> None:
-    sources = [source, formats.locate(source)]
-    for path in target.format.files(target.path):
-        try:
-            if path.exists() and any(path.samefile(s) for s in sources):
-                raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
-        except OSError as error:
-            raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
-        if path.is_dir() and target.format.suffixes:
-            raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
-        if os.path.lexists(path) and not force:  # a dangling link too
-            raise UsageError(f"`{path}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
 
 
 def _checked(
@@ -201,8 +185,12 @@ def _checked(
     mappings: Sequence[str | Path],
 ) -> tuple[list[Check], list[LayerError]]:
     """Everything verified about a file just written: what it holds, what it computes, what ``backends`` make of it."""
-    found = formats.read(path)
-    again = interpret(found, str(path), implementation=target.implementation.name, mappings=mappings)
+    try:
+        found = formats.read(path)
+        again = interpret(found, str(target.path), implementation=target.implementation.name, mappings=mappings)
+    except XconvertError as error:
+        told = f"`{target.path}` was not written: it could not be read again"
+        raise VerificationError(told, facts=[error.message, *error.facts]) from None
     checks = check_written(written, found, model, intended, changes, again)
     accepted = {change.attribute: change.target for change in changes if change.action == "accepted"}
     reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
@@ -230,10 +218,17 @@ def _report(
         "describes": target.format.describes,
         "attributes": intended.values,
     }
-    told = [{k: v for k, v in asdict(change).items() if k != "weights"} | {"count": len(change.weights)} for change in changes]
+    told = [_told(change) for change in changes]
     notes = (*model.notes, *_notes(model, intended, changes, target))
     precision = "float64" if layers else ""
     return Report(describe(model), written, tuple(checks), tuple(layers), tuple(told), notes, precision, omitted=model.omitted)
+
+
+def _told(change: Change) -> dict[str, Any]:
+    """A change as JSON types, with the number of rewritten weights for their names."""
+    count, fold = len(change.weights), FOLDS.get(change.attribute)
+    plain = {name: value for name, value in asdict(change).items() if name != "weights"}
+    return {**plain, "count": count, "where": fold.where.format(count) if fold else ""}
 
 
 def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Target) -> list[str]:
@@ -252,17 +247,27 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
                 else "nowhere"
             )
             notes.append(f"accepted `{change.attribute}` {change.source} → {change.target}: it parts {parting}")
+    if target.implementation.published and not target.framework and not target.implementation.model(model.depth):
+        notes.append(f"{target.implementation.name} publishes no {model.family.name} of {_depth(model)}")
+    if classes(model) == CLASSES + 1 and not any("never wins" in note for note in model.notes):
+        notes.append("the first of 1001 classes is TensorFlow's background: `--drop-background` leaves it out")
     theirs, _ = reconcile(intended, target.implementation.attributes, target.implementation.attributes)
-    if target.framework and (parting := first_parting(intended, theirs)):
+    if target.framework and not target.implementation.own and (parting := first_parting(intended, theirs)):
         notes.append(
             f"{target.implementation.describes} itself would part at `{parting}` ({NATIVE}×{NATIVE});"
             f" `xconvert.build({str(target.path)!r}, {target.own.name!r})` computes this network"
         )
     normalisation = ("mean", "std", "channels")
     ours, customary = ([p.get(k) for k in normalisation] for p in (model.preprocessing, target.implementation.preprocessing))
-    if any(customary) and ours != customary:
-        notes.append(f"images stay normalised as {model.implementation} does: mean {ours[0]}, std {ours[1]}, {ours[2]}")
+    if not any(ours):
+        notes.append("how images are normalised is in neither the file nor its mapping")
+    elif any(customary) and ours != customary:
+        notes.append(f"images stay normalised as for the source: mean {ours[0]}, std {ours[1]}, {ours[2]}")
     return notes
+
+
+def _depth(model: Model) -> str:
+    return f"{model.depth.entry} entry and {model.depth.middle} middle blocks"
 
 
 def _failed(report: Report, path: Path) -> VerificationError:

@@ -36,9 +36,15 @@ class Dialect:
     apart: str = ""
     averaged: str = ""
 
+    def slot(self, operation: str) -> str:
+        """Which of a layer's weights is the first of an operation: a separable convolution is two of our layers and one of
+        theirs, so layers are counted by the place that their weights take in it.
+        """
+        return next(iter(self.spellings[operation].values()))[0]
+
     def tensor(self, layer: str, parameter: str) -> str:
-        """Their name of the tensor: their layer name, the separator, their parameter name."""
-        return f"{layer}{self.separator}{parameter.replace('{layer}', layer)}"
+        """Their name of the tensor: their layer name, the separator, their parameter name; this alone of a nameless layer."""
+        return f"{layer}{self.separator}{parameter.replace('{layer}', layer)}" if layer else parameter
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,10 @@ class Library:
         own = self.dialects[implementation.dialect]
         return [own, *(d for d in self.dialects.values() if d.family == own.family and d is not own)]
 
+    def framework(self, family: str) -> Dialect:
+        """The dialect of the framework whose files are spelled in a dialect ``family``: it, or the one it is ``apart`` from."""
+        return next((d for d in self.dialects.values() if d.suffix and d.apart == family), self.dialects[family])
+
     def find(self, name: str, family: Family, depth: Depth) -> Implementation | None:
         """The implementation called ``name`` of this family, as it is at this depth."""
         return next((i.at(depth) for i in self.implementations if i.name == name and i.family is family), None)
@@ -119,7 +129,8 @@ class Library:
         """The implementations called ``name``, one for each family that it has; raises ``UsageError`` when there is none."""
         if found := [i for i in self.implementations if i.name == name]:
             return found
-        known = sorted({i.name for i in self.implementations if not i.own} | {d.name for d in self.dialects.values() if d.suffix})
+        written = {i.name for i in self.implementations if not i.own and self.framework(self.dialects[i.dialect].family).suffix}
+        known = sorted(written | {d.name for d in self.dialects.values() if d.suffix})
         raise UsageError(f"no implementation or framework is called `{name}`", facts=["known: " + ", ".join(known)])
 
 
@@ -203,8 +214,8 @@ def written_names(implementation: Implementation, dialect: Dialect, depth: Depth
     count: dict[tuple[str, str], int] = {}
     names = {}
     for ours, (theirs, *_) in positions(implementation, dialect, depth, head).items():
-        if theirs.startswith("#"):  # a separable convolution is two of our layers and one of theirs: counted by operation
-            place = (theirs, operation[ours])
+        if theirs.startswith("#"):
+            place = (theirs, dialect.slot(operation[ours]))
             names[ours] = numbered(theirs[1:], count.get(place, 0))
             count[place] = count.get(place, 0) + 1
         else:

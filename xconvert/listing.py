@@ -48,13 +48,23 @@ def inspect_text(told: Mapping[str, Any]) -> str:
             f"{told['architecture']}: {blocks}, {head}, {told['input_channels']} input channels",
         ),
         ("widths", ", ".join(map(str, told["widths"]))),
-        ("implementation", told["implementation"]),
+        ("implementation", f"{told['implementation']} {told['published'] or ''}".rstrip()),
         ("parameters", f"{told['parameters']:,} in {told['tensors']} tensors, {'/'.join(told['dtypes'])}"),
     ]
     width = max((len(str(a["value"])) for a in told["attributes"].values()), default=0)
     pairs += [(name, f"{a['value']!s:{width}}  {a['source']}") for name, a in told["attributes"].items()]
     pairs.append(("preprocessing", ", ".join(f"{k} {_plain(v)}" for k, v in told["preprocessing"].items())))
+    pairs.append(("input values", input_range(told["preprocessing"])))
     return "\n".join([told["file"], *render.rows(pairs), *render.notes(told["notes"])])
+
+
+def input_range(preprocessing: Mapping[str, Any]) -> str:
+    """What black and white become: ``-1 to 1``; empty where the normalisation is not known."""
+    if not {"mean", "std"} <= preprocessing.keys():
+        return ""
+    pairs = list(zip(preprocessing["mean"], preprocessing["std"], strict=True))
+    lowest, highest = min((0 - mean) / std for mean, std in pairs), max((1 - mean) / std for mean, std in pairs)
+    return f"{lowest:.3g} to {highest:.3g}"
 
 
 def _plain(value: Any) -> str:
@@ -132,7 +142,7 @@ def _published(implementation: Implementation, published: Published) -> dict[str
 
 
 def everything_text(told: Mapping[str, Any], long: bool = False) -> str:
-    """``everything`` as tables of at the most 80 columns; ``long``: with the size of every published network."""
+    """``everything`` as tables of at the most 80 columns, or ``long``, 88, with the size of every published network."""
     parts: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = []
     for family in told["architectures"]:
         own = [i for i in told["implementations"] if i["architecture"] == family["name"]]

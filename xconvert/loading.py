@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, Usage
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify, summarise
-from xconvert.model import Array, Attribute, Checkpoint, Graph, Model, Tensor
+from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Tensor
 from xconvert.preprocessing import preprocessing_problems
 
 
@@ -61,13 +62,15 @@ def interpret(
     known = library(*(Path(folder) for folder in mappings))
     for suffix in {dialect.averaged for dialect in known.dialects.values() if dialect.averaged}:
         checkpoint = average_or_not(checkpoint, suffix, ema, where)
+    if ema and not checkpoint.averages:
+        raise UsageError(f"`{where}` holds no averaged weights", hints=["leave `--ema` away"])
     hint = record.get("implementation")
     match, twins = identify(checkpoint, known, where, wanted=implementation, hint=hint, ignore=ignore)
     checkpoint, remarks, unchecked = agree(checkpoint, match, where, ignore)
     notes = list(checkpoint.notes)
     if match.prefix:
         notes.append(f"stripped `{match.prefix}` from every name")
-    notes += [f"left out {count} tensors {told}" for told, count in match.ignored.items()]
+    notes += [f"left out {count} tensor{'s' * (count != 1)} {told}" for told, count in match.ignored.items()]
     omitted = [pattern for pattern in ignore if f"`{pattern}`, {AS_ASKED}" in match.ignored or pattern in unchecked]
     notes += [f"`--ignore {pattern}` matches nothing" for pattern in ignore if pattern not in omitted]
     notes += remarks
@@ -75,17 +78,37 @@ def interpret(
         unlike = any(m.implementation.preprocessing != match.implementation.preprocessing for m in twins)
         names = ", ".join(m.implementation.name for m in twins)
         notes.append(f"also fits {names}: the same function" + (", other preprocessing (`--from` chooses)" if unlike else ""))
-    return Model(
+    model = Model(
         family=match.implementation.family,
         depth=match.depth,
         head=match.head,
-        attributes=_attributes(match.implementation, checkpoint, record, settings or {}),
+        attributes=_attributes(match.implementation, checkpoint, record, settings or {}, where),
         weights=_weights(match, checkpoint),
         preprocessing=record.get("preprocessing", {**match.implementation.preprocessing, **checkpoint.preprocessing}),
         implementation=match.implementation.name,
+        metadata={name: text for name, text in checkpoint.metadata.items() if name not in ("xconvert", "format")},
         notes=(*notes, *_overruled(settings or {}, checkpoint, record)),
         omitted=tuple(f"`{pattern}`" for pattern in omitted),
     )
+    _check_program(checkpoint, model, where)
+    return model
+
+
+def _check_program(checkpoint: Checkpoint, model: Model, where: str) -> None:
+    """Raise ``NetworkError`` when the graph that a file states is not the one that its weights and attributes make."""
+    if checkpoint.program is None:
+        return
+    single = {layer.epsilon: float(str(np.float32(layer.epsilon))) for layer in model.layers}  # ONNX states it in float32
+    expected = tuple(replace(layer, width=0, epsilon=single[layer.epsilon]) for layer in model.layers)
+    for theirs, ours in zip_longest(checkpoint.program, expected):
+        if theirs != ours:
+            unlike = [f.name for f in fields(Layer) if getattr(theirs, f.name, None) != getattr(ours, f.name, None)]
+            told = [f"{name} {getattr(theirs, name, 'missing')}, expected {getattr(ours, name, 'none')}" for name in unlike]
+            raise NetworkError(
+                f"`{where}` does not compute the {model.family.name} that its weights fit",
+                facts=[f"at `{(theirs or ours).name}`: {'; '.join(told)}"],
+                hints=["give the checkpoint that this file was made from"],
+            )
 
 
 def average_or_not(checkpoint: Checkpoint, suffix: str, ema: bool | None, where: str) -> Checkpoint:
@@ -108,7 +131,8 @@ def average_or_not(checkpoint: Checkpoint, suffix: str, ema: bool | None, where:
         facts = ["without one: " + line for line in summarise(lacking)]
         raise NetworkError(f"`{where}` lacks the moving average of some weights", facts=facts, hints=["pass `--no-ema`"])
     told = f"took {len(averages)} moving averages" if ema else f"left out {len(averages)} moving averages `*{suffix}`"
-    return replace(checkpoint, tensors={**plain, **averages} if ema else plain, notes=(*checkpoint.notes, told))
+    kept = {**plain, **averages} if ema else plain
+    return replace(checkpoint, tensors=kept, averages=ema, notes=(*checkpoint.notes, told))
 
 
 def _overruled(settings: Mapping[str, Any], checkpoint: Checkpoint, record: Mapping[str, Any]) -> Iterator[str]:
@@ -144,10 +168,10 @@ def rearranged(tensor: Tensor, source: str, target: str) -> Tensor:
 
 
 def _attributes(
-    implementation: Implementation, checkpoint: Checkpoint, record: Mapping[str, Any], settings: Mapping[str, Any]
+    implementation: Implementation, checkpoint: Checkpoint, record: Mapping[str, Any], settings: Mapping[str, Any], where: str
 ) -> dict[str, Attribute]:
     """Each attribute with the best evidence there is: what the user set, the file itself, the mapping; in this
-    order.
+    order. Our own names are no zoo's, so no mapping tells: raises ``AmbiguousError`` for what nothing else does.
     """
     names = implementation.family.attributes
     if unknown := [name for name in settings if name not in names]:
@@ -163,8 +187,13 @@ def _attributes(
             chosen[name] = Attribute(parse_attribute(name, value), f"the file's {source}")
         elif not implementation.own:
             chosen[name] = Attribute(implementation.attributes[name], f"mapping {implementation.name}")
-        else:
-            chosen[name] = Attribute(implementation.attributes[name], "assumed: as first published")
+    if unknown := [name for name in names if name not in chosen]:
+        published = [f"--set {name}={implementation.attributes[name]}" for name in unknown]
+        raise AmbiguousError(
+            f"`{where}` does not say its {' and '.join(f'`{name}`' for name in unknown)}",
+            facts=[f"it has {implementation.family.name}'s weights under xconvert's own names, without xconvert's record"],
+            hints=[f"pass `{' '.join(published)}`, or what is true of it (these are as first published)"],
+        )
     return chosen
 
 
@@ -183,7 +212,9 @@ def save(model: Model, implementation: Implementation, dialect: Dialect) -> Chec
         for parameter, dtype in dialect.added.get(layer.op, {}).items():
             tensors[dialect.tensor(names[layer.name], parameter)] = Tensor.of(np.zeros((), dtype))
     graph = Graph(model.layers, names, model.weights)
-    return Checkpoint(tensors, {"xconvert": record_of(model, implementation)}, dialect=dialect.family, graph=graph)
+    kept = model.metadata if implementation.name == model.implementation else {}  # such as Paddle's table of names
+    metadata = {**kept, "xconvert": record_of(model, implementation)}
+    return Checkpoint(tensors, metadata, dialect=dialect.family, graph=graph)
 
 
 def record_of(model: Model, implementation: Implementation) -> str:

@@ -36,7 +36,7 @@ BLOCKS = Kind(
 )
 COUNT = Kind("a whole number from 1", lambda v: type(v) is int and 0 < v < 1_000_000)
 PUBLISHED: Mapping[str, Kind] = {"blocks": BLOCKS, "classes": COUNT, "attributes": TABLE, "preprocessing": TABLE}
-NAMES = Kind("a name or a list of names", lambda v: TEXT.fits(v) or list_of(TEXT, 1).fits(v))
+NAMES = Kind("a name or a list of names", lambda v: v == "" or TEXT.fits(v) or list_of(TEXT, 1).fits(v))
 DTYPE = matching("bool|u?int(8|16|32|64)|float(16|32|64)", "a dtype such as `int64`")
 DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.toml`
     "separator": TEXT,

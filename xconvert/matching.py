@@ -8,15 +8,17 @@ declared position, is the one that a mapping gives, and then its shape must fit 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from xconvert import axes
 from xconvert.errors import AmbiguousError, NetworkError
 from xconvert.implementation import Dialect, Implementation, Library, positions
-from xconvert.model import Checkpoint, Depth, Layer, Tensor
+from xconvert.model import PARAMETERS, Checkpoint, Depth, Layer, Tensor
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _search(
             near.setdefault((id(i), m.dialect.name, m.head), (m, i))
         found += [
             (tried(i, m.dialect, depth, m.head), i)
-            for m, i in [*near.values()][:4]
+            for m, i in near.values()
             for depth in _plausible_depths(m, len(checkpoint.tensors) - sum(m.ignored.values()))
         ]
     matches = [match for match, _ in found]
@@ -138,12 +140,20 @@ def _plausible_depths(match: Match, count: int) -> Iterator[Depth]:
     adds.
     """
     family = match.implementation.family
-    for depth in family.depths:
-        layers = family.build(depth, match.head, match.implementation.attributes)
-        own = sum(len(layer.parameters) for layer in layers)
-        added = sum(len(match.dialect.added.get(layer.op, ())) for layer in layers)
+    for depth, operations in _operations(family.build, family.depths, match.head, tuple(family.attributes.items())).items():
+        own = sum(times * len(PARAMETERS[op]) for op, times in operations.items())
+        added = sum(times * len(match.dialect.added.get(op, ())) for op, times in operations.items())
         if own <= count <= own + added:
             yield depth
+
+
+@cache  # a hundred graphs, asked for by every implementation of the family
+def _operations(
+    build: Callable[..., tuple[Layer, ...]], depths: tuple[Depth, ...], head: bool, attributes: tuple[tuple[str, Any], ...]
+) -> dict[Depth, Counter[str]]:
+    """How often each operation with parameters is in the graph of each depth."""
+    graphs = ((depth, build(depth, head, dict(attributes))) for depth in depths)
+    return {depth: Counter(layer.op for layer in graph if layer.parameters) for depth, graph in graphs}
 
 
 def _function(match: Match) -> tuple[object, ...]:
@@ -233,8 +243,8 @@ def resolve(
         if stem is None:
             names[layer.name] = table[layer.name][0]
             continue
-        index = taken.get((stem, layer.op), 0)  # a separable convolution is two of our layers and one of theirs
-        taken[stem, layer.op] = index + 1
+        slot = (stem, dialect.slot(layer.op))
+        index = taken[slot] = taken.get(slot, -1) + 1
         there = automatic.get(stem, [])
         names[layer.name] = there[index] if index < len(there) else f"{stem}#{index + 1}"
     return names
@@ -277,6 +287,11 @@ def no_network(where: str, closest: Match) -> NetworkError:
     """The error for a checkpoint that no mapping describes, with the closest one and what stands in the way."""
     name, spelled = closest.implementation.name, closest.dialect.name
     spelling = "" if spelled == closest.implementation.dialect else f" in the spelling `{spelled}`"
+    if not closest.bound:
+        found = (*closest.unexpected, *(clause for clause in closest.misshapen))
+        return NetworkError(
+            f"`{where}` holds no network that xconvert knows", facts=["no mapping has one of its names:", *summarise(found)]
+        )
     facts = [
         f"closest: {name}{spelling}; {len(closest.bound)} of its {len(closest.bound) + len(closest.missing)} tensors are there"
     ]

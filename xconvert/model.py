@@ -41,8 +41,10 @@ class Checkpoint:
     ``"xconvert"``. ``evidence``: attributes that the file states by other means, such as the model configuration in a
     full Keras model, as attribute → (value, where it was found). ``stated``: what that configuration says of each layer
     of the model, by the layer's name in the file: ``"class"`` and its options. ``preprocessing``: what the file states of
-    how images become inputs, in the words of the mapping files. ``notes``: what the reader unwrapped or left out, one
-    clause each. ``format``: name of the format it was read from.
+    how images become inputs, in the words of the mapping files. ``averages``: whether the tensors are moving averages of
+    weights that the file has too. ``notes``: what the reader unwrapped or left out, one clause each. ``format``: name of the
+    format it was read from. ``program``: the graph that the file itself states, in the terms of ``Layer`` with ``width`` 0;
+    None where a format states none.
 
     Only in a checkpoint that is to be written: ``dialect``, the dialect family of its names, and ``graph``, for formats
     that hold the network itself.
@@ -53,8 +55,10 @@ class Checkpoint:
     evidence: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    averages: bool = False
     notes: tuple[str, ...] = ()
     format: str = ""
+    program: tuple[Layer, ...] | None = None
     dialect: str = ""
     graph: Graph | None = None
 
@@ -150,8 +154,8 @@ class Model:
 
     ``weights``: ``"<layer>.<parameter>"`` → Tensor, every parameter of every layer and no other. ``attributes``: a
     value for each of the family's attributes. ``preprocessing``: how images become inputs, as in the mapping files.
-    ``implementation``: the mapping whose names the weights came under. ``omitted``: what the file has and the user
-    asked to leave out.
+    ``implementation``: the mapping whose names the weights came under, and ``metadata`` what else the file told under these
+    names. ``omitted``: what the file has and the user asked to leave out.
     """
 
     family: Family
@@ -161,6 +165,7 @@ class Model:
     weights: Mapping[str, Tensor]
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     implementation: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     omitted: tuple[str, ...] = ()
 

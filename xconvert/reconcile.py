@@ -29,9 +29,10 @@ Exact = Callable[[str], Array]  # a weight by its name, in float64
 @dataclass(frozen=True, slots=True)
 class Fold:
     """How weights make up for an attribute: ``weights(model)`` are those it rewrites, ``rewrite(name, read, source, target)``
-    gives one of them in float64.
+    gives one of them in float64. ``where``: what they belong to, in words, with their number as ``{}``.
     """
 
+    where: str
     weights: Callable[[Model], tuple[str, ...]]
     rewrite: Callable[[str, Exact, Any, Any], Array]
 
@@ -113,7 +114,10 @@ def _fold_scale(weight: str, read: Exact, source: float, target: float) -> Array
     return folded
 
 
-FOLDS: Mapping[str, Fold] = {"bn_epsilon": Fold(_gammas, fold_epsilon), "head_scale": Fold(_classifier, _fold_scale)}
+FOLDS: Mapping[str, Fold] = {
+    "bn_epsilon": Fold("{} batch norms", _gammas, fold_epsilon),
+    "head_scale": Fold("the classifier", _classifier, _fold_scale),
+}
 
 CLASSES = 1000  # of ImageNet; TensorFlow's checkpoints have one more, the first, for background
 NEVER = -1e4  # the bias of a class that never wins: exp(-1e4) is 0, and half precision can hold it
@@ -121,10 +125,12 @@ NEVER = -1e4  # the bias of a class that never wins: exp(-1e4) is 0, and half pr
 
 def without_background(model: Model) -> Model:
     """``model`` without its first class. Raises ``UsageError`` for a model with no head, or of ImageNet's 1000 classes."""
-    if not model.head or model.weights["predictions.bias"].shape[0] in (1, CLASSES):
-        found = f"it has {model.weights['predictions.bias'].shape[0]} classes" if model.head else "it has no head"
+    count = classes(model)
+    if count in (0, 1, CLASSES):
+        found = f"it has {count} classes" if count else "it has no head"
         raise UsageError(f"there is no background class to drop: {found}", hints=["leave `--drop-background` away"])
-    return _classes(model, lambda array: array[..., 1:], -1)
+    told = f"left out the first of {count} classes, background: row 0 of the classifier; what was class 1 is class 0"
+    return _reclassed(model, lambda array: array[..., 1:], -1, told)
 
 
 def with_background(model: Model) -> Model:
@@ -136,13 +142,18 @@ def with_background(model: Model) -> Model:
         first = np.full((*array.shape[:-1], 1), 0 if array.ndim == 2 else NEVER, array.dtype)
         return np.concatenate([first, array], -1)
 
-    return _classes(model, widened, 1)
+    return _reclassed(model, widened, 1, "added a first class, background, that never wins: what was class 0 is class 1")
 
 
-def _classes(model: Model, change: Callable[[Array], Array], more: int) -> Model:
+def classes(model: Model) -> int:
+    """How many classes a model tells apart; 0 without a head."""
+    return model.weights["predictions.bias"].shape[0] if model.head else 0
+
+
+def _reclassed(model: Model, change: Callable[[Array], Array], more: int, told: str) -> Model:
     changed = {}
     for name in ("predictions.weight", "predictions.bias"):
         tensor = model.weights[name]
         shape = (*tensor.shape[:-1], tensor.shape[-1] + more)
         changed[name] = Tensor(shape, tensor.dtype, lambda tensor=tensor: np.ascontiguousarray(change(tensor.read())))  # type: ignore[misc]
-    return replace(model, weights={**model.weights, **changed})
+    return replace(model, weights={**model.weights, **changed}, notes=(*model.notes, told))

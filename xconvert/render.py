@@ -51,7 +51,7 @@ def network(told: Mapping[str, Any]) -> str:
         return f"{told['backend']}: {told['describes']}"
     head = f"{told['classes']} classes" if told["classes"] else "no head"
     size = f"{told['parameters']:,} params, {'/'.join(told['dtypes'])}"
-    return f"{told['implementation']} {told['architecture']}, {head}, {size}"
+    return f"{told['implementation']} {told['published'] or told['architecture']}, {head}, {size}"
 
 
 def conversion(source: str, report: Report) -> str:
@@ -60,7 +60,7 @@ def conversion(source: str, report: Report) -> str:
     pairs.append(("target", f"{target['describes']}, names of {target['implementation']}"))
     changed = {change["attribute"] for change in report.changes}
     for change in report.changes:
-        where = f" in {change['count']} batch norms" if change["count"] else ""
+        where = f" in {change['where']}" if change["count"] else ""
         pairs.append((change["action"], f"{change['attribute']} {change['source']} → {change['target']}{where}"))
     pairs += [("carried", f"{name} {value}") for name, value in target["attributes"].items() if name not in changed]
     pairs += [
@@ -70,7 +70,8 @@ def conversion(source: str, report: Report) -> str:
     ]
     if report.layers:
         worst = max(report.layers, key=lambda layer: layer.relative / layer.allowed)
-        pairs.append(("layers", f"all {len({layer.name for layer in report.layers})} agree; worst `{worst.name}` {_off(worst)}"))
+        told = f"; worst `{worst.name}` {_off(worst)}" if worst.relative else " to the bit"
+        pairs.append(("layers", f"all {len({layer.name for layer in report.layers})} agree{told}"))
         pairs.append(
             (_output(report), ", ".join(f"{o.size}×{o.size} {o.relative:.1e}" for o in report.outputs) + _allowed(report))
         )
@@ -111,8 +112,8 @@ def _table(report: Report, every: bool) -> list[str]:
     for layer in report.layers:
         grid.setdefault(layer.name, {})[layer.size] = layer
     first = report.first_divergence
-    last = {name.split(".")[0]: name for name in grid}  # a block's last layer
-    shown = [name for name in grid if every or name == last[name.split(".")[0]] or (first and name == first.name)]
+    last = {_block(name): name for name in grid}  # a block's last layer
+    shown = [name for name in grid if every or name == last[_block(name)] or (first and name == first.name)]
     width = max(len(name) for name in shown)
     head = (
         f"  {'layer':{width}}"
@@ -126,6 +127,12 @@ def _table(report: Report, every: bool) -> list[str]:
         mark = click.style("  ← parts here", fg="red") if first and name == first.name else ""
         lines.append(f"  {name:{width}}{cells}{allowed:>11.1e}{mark}")
     return lines
+
+
+def _block(name: str) -> str:
+    """What a layer is a part of: ``block3``, ``middle.block3``, or a layer by itself."""
+    match = re.match(r"(\w+\.)?block\d+|[^.]+(\.conv\d)?", name)
+    return match[0] if match else name
 
 
 def _cell(layer: LayerError | None) -> str:

@@ -20,7 +20,7 @@ from xconvert.loading import load, save
 from xconvert.mappings import library
 from xconvert.model import Array, Checkpoint, Model
 from xconvert.probe import NATIVE, SIZES, images
-from xconvert.reconcile import Change, folds_between, reconcile
+from xconvert.reconcile import Change, classes, folds_between, reconcile, without_background
 from xconvert.report import Check, LayerError, Report
 
 Path_ = str | Path
@@ -35,6 +35,7 @@ def verify(
     dtype: Literal["float32", "float64"] = "float32",
     sizes: Sequence[int] = (*SIZES, NATIVE),
     tolerance: float | None = None,
+    background: Literal["drop"] | None = None,
     **options: Any,
 ) -> Report:
     """Compare two checkpoints, or one checkpoint with a framework's run of it; activations layer by layer, then
@@ -43,7 +44,8 @@ def verify(
     Without ``backend`` both are computed by the NumPy reference in float64. With ``backend`` the network in ``a`` is
     run by it in ``dtype``: our graph in a framework (``torch``, ``keras``), or a zoo's own class (``timm``,
     ``keras.applications``, …), which is given a file of ``a`` written for it. ``sizes``: of square probe images, in
-    pixels. ``tolerance``: overrides the calibrated one (relative L2). ``options`` are those of ``load`` for ``a``; of
+    pixels. ``tolerance``: overrides the calibrated one (relative L2). ``background``: leave out the first class of whichever
+    has one more than the other. ``options`` are those of ``load`` for ``a``; of
     them ``mappings`` and ``ignore`` hold for ``b`` too. Raises the subclasses of ``XconvertError`` for what cannot be
     compared at all.
     """
@@ -61,6 +63,8 @@ def verify(
         second = _model(b, {name: value for name, value in options.items() if name in ("mappings", "ignore")})
     except AmbiguousError as error:  # its hint is an option, and options speak of the first
         raise AmbiguousError(error.message, facts=error.facts, hints=["name it first: options speak of the first file"]) from None
+    if background:
+        first, second = alike(first, second)
     checks = structure(first, second)
     if not all(check.ok for check in checks):
         return Report(describe(first), describe(second), tuple(checks))
@@ -72,18 +76,28 @@ def verify(
     return replace(report, notes=tuple(notes) if report.equal else ())
 
 
+def alike(a: Model, b: Model) -> tuple[Model, Model]:
+    """Both, the one with one class more without its first, background; raises ``UsageError`` when neither has that."""
+    if abs(classes(a) - classes(b)) != 1:
+        found = f"{classes(a)} and {classes(b)} classes"
+        raise UsageError(f"there is no background class to drop: {found}", hints=["leave `--drop-background` away"])
+    return (without_background(a), b) if classes(a) > classes(b) else (a, without_background(b))
+
+
 def _model(given: Path_ | Model, options: Mapping[str, Any]) -> Model:
     return given if isinstance(given, Model) else load(given, **options)
 
 
 def describe(model: Model) -> dict[str, Any]:
     """What a model is, in JSON types."""
-    output = model.weights.get("predictions.weight")
+    implementation = library().find(model.implementation, model.family, model.depth)
+    published = implementation.model(model.depth) if implementation else None
     return {
         "implementation": model.implementation,
+        "published": published.name if published else None,
         "architecture": model.family.name,
         "blocks": model.depth._asdict(),
-        "classes": output.shape[1] if output else None,
+        "classes": classes(model) or None,
         "parameters": sum(int(np.prod(tensor.shape)) for tensor in model.weights.values()),
         "dtypes": sorted({tensor.dtype.name for tensor in model.weights.values()}),
         "attributes": {name: asdict(attribute) for name, attribute in model.attributes.items()},
@@ -168,7 +182,9 @@ def compare_backend(
 
     In float64 it must be the same to ``EXACT``, unless a fold rounded weights; else it may be off by its rounding, calibrated.
     """
-    other = partial(forward_each, executed, backend=backend, dtype=dtype, names=names, path=path)
+    known = native(backend, executed).model(executed.depth)
+    published = known.name if known else ""
+    other = partial(forward_each, executed, backend=backend, dtype=dtype, names=names, published=published, path=path)
     return _compare(reference, other, sizes, dtype != "float64" or reference.values != executed.values, tolerance)
 
 
@@ -214,27 +230,34 @@ def _verify_backend(model: Model, backend: str, dtype: str, sizes: Sequence[int]
 
 def native_names(backend: str, model: Model) -> dict[str, str]:
     """Our layer → its name in what ``backend`` runs: in the class of that name, or as the framework's files have it."""
+    implementation = native(backend, model)
+    return written_names(implementation, library().dialects[implementation.dialect], model.depth, model.head)
+
+
+def native(backend: str, model: Model) -> Implementation:
+    """The implementation that ``backend`` is the class of, or whose names its framework's files have."""
     known = library()
     if find(backend).kind == "class":
-        implementation = named(known, backend, model)
-    else:
-        implementation = known.customary(known.dialects[backend], model.family, model.depth)
-    return written_names(implementation, known.dialects[implementation.dialect], model.depth, model.head)
+        return named(known, backend, model)
+    return known.customary(known.dialects[backend], model.family, model.depth)
 
 
-def named(known: Library, name: str, model: Model) -> Implementation:
-    """The implementation called ``name`` of the model's own network; raises ``RefusedError`` when it has only others."""
+def named(known: Library, name: str, model: Model, where: str = "") -> Implementation:
+    """The implementation called ``name`` of the model's own network; raises ``RefusedError`` when it has only others.
+    ``where`` is the model's name in messages.
+    """
     if own := known.find(name, model.family, model.depth):
         return own
     others = [i.at(model.depth if i.model(model.depth) else i.family.depths[0]) for i in known.named(name)]
-    rows = [("source", model.implementation, model.family.differs)]
-    rows += [(name, i.describes.removeprefix(f"{name} "), i.family.differs) for i in others]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    framework = known.dialects[others[0].dialect].family
+    mine = known.find(model.implementation, model.family, model.depth)
+    rows = [("source", mine.describes if mine else model.family.name, model.family.differs)]
+    rows += [("target" if i is others[0] else "", i.describes, i.family.differs) for i in others]
+    width = max(len(who) for _, who, _ in rows)
+    framework = known.framework(known.dialects[others[0].dialect].family).name
     raise RefusedError(
-        f"this network cannot become {name}'s: they are different networks",
-        facts=[f"{side:{widths[0]}}  {who:{widths[1]}}  {what}" for side, who, what in rows],
-        hints=[f"`--to {framework}` keeps the function exactly, in a network of xconvert's"],
+        f"{where or 'it'} cannot become {' or '.join(i.describes for i in others)}: they are different networks",
+        facts=[f"{side:6}  {who:{width}}  {what}" for side, who, what in rows],
+        hints=[f"`--to {framework}` keeps the function exactly, in a network of xconvert's"] if where else [],
     )
 
 

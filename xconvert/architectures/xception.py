@@ -88,7 +88,7 @@ FAMILY = Family(
     name="xception",
     describes="Xception as published (Chollet 2017)",
     source="Chollet 2017, arXiv:1610.02357; keras/src/applications/xception.py",
-    differs="it pools with 3×3 maxima and normalises only behind its pointwise convolutions",
+    differs="pools, and normalises behind pointwise convolutions alone",
     attributes={"bn_epsilon": 1e-3, "pool_padding": "same_upper"},
     depths=(PUBLISHED, *(Depth(3, n) for n in range(0, 65) if n != PUBLISHED.middle)),
     build=build,

@@ -6,6 +6,7 @@ One module per format, each offering a ``FORMAT``. To add one, add a module; not
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,13 +70,14 @@ def read(path: Path, key: str | None = None, ema: bool | None = None) -> Checkpo
     when it holds more than one and neither ``key`` nor ``ema`` says which.
     """
     found = locate(path)
-    data = _map(found)
+    data = mapped(found)
     for candidate in formats().values():
         if candidate.matches(data):
             return candidate.read(found, data, Choice(key, ema))
+    readable = [f.name for f in formats().values() if f.suffixes or not f.write]
     raise UnreadableError(
         f"`{path}` is not a checkpoint that xconvert can read",
-        facts=[_looks_like(data), "readable: " + ", ".join(formats())],
+        facts=[_looks_like(found, data), "readable: " + ", ".join(readable)],
     )
 
 
@@ -85,7 +87,12 @@ def locate(path: Path) -> Path:
     """
     if not path.is_dir():
         prefixed = path.with_name(f"{path.name}.index")
+        if path.name and path.is_file() and prefixed.is_file():
+            hint = f"name `{prefixed}`, or move one of them elsewhere"
+            raise AmbiguousError(f"`{path}` is a file and the name of a TensorFlow checkpoint", hints=[hint])
         return prefixed if path.name and not path.exists() and prefixed.is_file() else path
+    if (latest := _latest(path)).is_file():
+        return latest
     patterns = [pattern for candidate in formats().values() for pattern in candidate.inside]
     for pattern in sorted(patterns, key=lambda pattern: "*" in pattern):  # a file by its own name before any of a kind
         match sorted(path.glob(pattern)):
@@ -98,6 +105,14 @@ def locate(path: Path) -> Path:
                     hints=[f"name one of them: `{first}`"],
                 )
     raise UnreadableError(f"`{path}` is a folder without a checkpoint", hints=["name the checkpoint file inside it"])
+
+
+def _latest(folder: Path) -> Path:
+    """The newest checkpoint of a folder in which TensorFlow trains, by its file ``checkpoint``, of which a base name counts."""
+    told = folder / "checkpoint"
+    text = told.read_bytes()[:4096].decode("utf-8", "replace") if told.is_file() else ""
+    match = re.search(r'^model_checkpoint_path: "([^"\n]+)"', text, re.MULTILINE)
+    return folder / f"{Path(match[1]).name}.index" if match else told / "none"
 
 
 def no_choice(path: Path, choice: Choice) -> None:
@@ -113,17 +128,26 @@ def format_for_writing(path: Path, family: str) -> Format:
     name = path.name.lower()
     fitting = [(len(s), f) for f in formats().values() for s in f.suffixes if name.endswith(s)]
     if not fitting:
-        known = ", ".join(s for f in formats().values() if f.write for s in f.suffixes)
+        known = ", ".join(dict.fromkeys(s for f in formats().values() if f.write for s in f.suffixes))
         raise UsageError(f"no format is written under the name `{path.name}`", hints=[f"end the name in one of {known}"])
     longest = max(length for length, _ in fitting)  # `.weights.h5` rather than `.h5`
     kin = [f for length, f in fitting if length == longest]  # `.ckpt` is TensorFlow's and MindSpore's
     chosen = next((f for f in kin if family in f.dialects), kin[0])
     if chosen.write is None:
-        raise UsageError(f"`{chosen.name}` files are read, not written", hints=["write `.weights.h5` or `.h5` for Keras"])
+        raise UsageError(f"`{chosen.name}` files are read, not written", hints=["name a file of another format"])
     return chosen
 
 
-def _map(path: Path) -> mmap.mmap:
+def of_layout(name: str) -> Format:
+    """The format called ``name`` of those that no suffix chooses; raises ``UsageError`` when there is none."""
+    layouts = {f.name: f for f in formats().values() if f.write and not f.suffixes}
+    if name not in layouts:
+        raise UsageError(f"no layout is called `{name}`", facts=["layouts: " + ", ".join(layouts)])
+    return layouts[name]
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """The bytes of the file ``path``, read when touched; raises ``UnreadableError`` where there are none."""
     try:
         if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
             raise UnreadableError(f"`{path}` is not a regular file", hints=["write it to a file first"])
@@ -143,12 +167,17 @@ _FAMILIAR = (
     (b"\x1f\x8b", "it is gzip-compressed; unpack it first"),
     (b"\xfd7zXZ", "it is xz-compressed; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "it is zstd-compressed; unpack it first"),
+    (b"model_checkpoint_path:", "it only says which TensorFlow checkpoint is the latest; name that one's prefix"),
     (b"<!doctype html", "it is an HTML page, probably a download that failed"),
     (b"<html", "it is an HTML page, probably a download that failed"),
 )
 
 
-def _looks_like(data: mmap.mmap) -> str:
+def _looks_like(path: Path, data: mmap.mmap) -> str:
+    if match := re.fullmatch(r"(.+)\.(?:data-\d{5,}-of-\d{5,}|meta)", path.name):
+        return f"by its name it is one file of a TensorFlow checkpoint; name its prefix, `{path.with_name(match[1])}`"
+    if path.suffix == ".index":
+        return "by its name it is the index of a TensorFlow checkpoint, but it does not end like one: it is truncated or damaged"
     start = data[:64].lstrip().lower()
     for magic, meaning in _FAMILIAR:
         if start.startswith(magic.lower()):
