@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.frameworks.calibrate import calibrated, widths
+from tests.narrow import checkpoint, narrow
 from xconvert.architectures import families
+from xconvert.model import Depth
 
 FOLDER = Path(__file__).parents[2] / "fixtures"
 MAKE = Path(__file__).with_name("make.py")
@@ -46,9 +48,40 @@ FIXTURES = (
 CLASSES = 10
 
 
+@dataclass(frozen=True)
+class Saved:
+    """Files of one checkpoint whose arrays a framework's own writer saved, under the names of a zoo."""
+
+    name: str
+    framework: str
+    zoo: str
+    attributes: dict[str, object]
+    classes: int
+    files: tuple[str, ...]
+
+
+SAVED = (
+    Saved("deeplab.pdparams", "paddle", "paddleclas", {"exit_dilation": 2, "head_scale": 0.5}, 10, ("deeplab.pdparams",)),
+    Saved("deeplab.ckpt", "tensorflow", "tf-deeplab", {}, 11, ("deeplab.ckpt.index", "deeplab.ckpt.data-00000-of-00001")),
+)
+
+
+def save(fixture: Saved) -> None:
+    """A narrow aligned Xception, saved by the framework."""
+    model = narrow(family="xception_aligned", classes=fixture.classes, **fixture.attributes)
+    arrays = {name: tensor.read() for name, tensor in checkpoint(model, fixture.zoo).tensors.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder, "arrays.npz"), **arrays)
+        command = [sys.executable, "-m", "tests.frameworks.save_arrays", fixture.framework, Path(folder, "arrays.npz")]
+        subprocess.run([*command, Path(folder, fixture.name)], check=True, cwd=FOLDER.parent)
+        for name in fixture.files:
+            assert Path(folder, name).stat().st_size < LIMIT, name
+            shutil.copyfile(Path(folder, name), FOLDER / name)
+
+
 def make(fixture: Fixture) -> None:
     """Calibrate, build and save the real class, store its answers at 75 and 96 pixels."""
-    layers = families()["xception"].build(8, True, fixture.attributes)
+    layers = families()["xception"].build(Depth(3, 8), True, fixture.attributes)
     weights = calibrated(layers, widths(layers, fixture.divide), classes=CLASSES, seed=fixture.seed, size=128)
     with tempfile.TemporaryDirectory() as folder:
         np.savez(Path(folder, "weights.npz"), **weights)
@@ -64,3 +97,5 @@ def make(fixture: Fixture) -> None:
 if __name__ == "__main__":
     for fixture in FIXTURES:
         make(fixture)
+    for saved in SAVED:
+        save(saved)

@@ -1,67 +1,78 @@
-"""Print the README's table of what becomes what, measured on full-size checkpoints of real Keras and timm (``make matrix``)."""
+"""The parity matrix: what every real class answers on the files that it wrote and on those that we wrote, and the README's tables
+of it. ``test_parity.py`` measures and checks; ``make matrix`` writes the tables again.
+"""
 
 from __future__ import annotations
 
-import tempfile
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.frameworks.test_first_light import KERAS, TORCH, make
-from xconvert import convert
-from xconvert.errors import RefusedError
-from xconvert.report import Report
-
-# (source file, target, output, what runs the result)
-PAIRS = [
-    ("keras.h5", "torch", "a.pth", "torch"),
-    ("keras.h5", "keras-hub", "a.h5", "keras-hub"),
-    ("keras.h5", "mindcv", "mindcv.safetensors", None),
-    ("keras.h5", "timm", "b.safetensors", "timm"),
-    ("keras.h5", "cadene", "c.pth", "cadene"),
-    ("timm.pth", "keras", "d.h5", "keras"),
-    ("timm.pth", "cadene", "e.pth", "cadene"),
-    ("timm.pth", "lornatang", "f.pth", "timm"),
-    ("timm.pth", "keras.applications", "g.h5", "keras.applications"),
-    ("mindcv.safetensors", "keras.applications", "h.h5", "keras.applications"),
-]
+README = Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"(<!-- parity (\w+): [^\n]*-->\n)(.*?)(<!-- /parity -->)", re.DOTALL)
+NUMBER = re.compile(r"\d\.?\d*e-\d\d")
 
 
-def row(folder: Path, source: str, to: str, output: str, backend: str | None) -> str:
-    """One line of the table; a refused conversion is measured as accepted, and says what it costs."""
-    cost = "–"
-    options = {"to": to, "verify_with": [backend] if backend else []}
-    try:
-        report = convert(folder / source, folder / output, **options)
-    except RefusedError:
-        report = convert(folder / source, folder / output, accept=["pool_padding"], **options)
-        told = next(note for note in report.notes if note.startswith("accepted"))
-        cost = "refused: the logits move by " + told.partition("move by ")[2].partition(" ")[0]
-    folded = next((f"{c['source']} → {c['target']}" for c in report.changes if c["action"] == "folded"), "–")
-    names = {"keras.h5": "keras.applications", "timm.pth": "timm", "mindcv.safetensors": "MindCV"}
-    return f"| {names[source]} | `{to}` | {folded} | {cost} | {measured(report, backend)} |"
+@dataclass(frozen=True)
+class Read:
+    """A network of a family, and the file that the real class wrote: how far its answers are from the reference's, as
+    max |difference| / max |logit|.
+    """
+
+    family: str
+    zoo: str
+    network: str
+    file: str
+    float64: float | None
+    float32: float
+    rounding: float
 
 
-def measured(report: Report, backend: str | None) -> str:
-    if backend is None:
-        worst = max(report.outputs, key=lambda o: o.relative)
-        return f"NumPy reference, float64: {worst.relative:.0e} of {worst.allowed:.0e}"
-    check = next(check for check in report.checks if check.name == f"run by {backend}")
-    error, _, rest = check.detail.removeprefix("relative L2 ").partition(" at ")
-    allowed = rest.partition("allowed ")[2].partition(" ")[0]
-    whose = "xconvert's network in " + backend if backend in ("torch", "keras") else f"{backend}'s own class"
-    return f"{whose}: {float(error):.0e} of {float(allowed):.0e}"
+@dataclass(frozen=True)
+class Ran:
+    """A converted file, run by the target's real class in float32: the same share, and what had to be accepted."""
+
+    source: str
+    target: str
+    moved: float
+    accepted: tuple[str, ...]
 
 
-def main() -> None:
-    """Make the two checkpoints, convert each pair, print."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make(folder, "keras-h5", "keras.h5", KERAS, sizes=(75,))
-        make(folder, "timm-pth", "timm.pth", TORCH, seed=1, sizes=(75,))
-        print("| from | `--to` | epsilon folded | pool padding | logits at 299×299 against the source, of what is allowed |")
-        print("|---|---|---|---|---|")
-        for pair in PAIRS:
-            print(row(folder, *pair), flush=True)
+def read_table(rows: Iterable[Read]) -> str:
+    """One row for each file that a real class wrote."""
+    lines = ["| zoo | network | its file | float64 | float32 | rounding |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        exact = f"{row.float64:.0e}" if row.float64 is not None else "–"
+        lines.append(f"| {row.zoo} | `{row.network}` | {row.file} | {exact} | {row.float32:.0e} | {row.rounding:.0e} |")
+    return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    main()
+def ran_table(pairs: Iterable[Ran], marks: Mapping[str, str]) -> str:
+    """Sources down, targets across; ``marks``: attribute → the sign for having accepted it."""
+    cells = {(pair.source, pair.target): f"{pair.moved:.0e}" + "".join(marks[a] for a in pair.accepted) for pair in pairs}
+    sources, targets = (list(dict.fromkeys(key[side] for key in cells)) for side in (0, 1))
+    lines = ["| from \\ to | " + " | ".join(targets) + " |", "|---" * (len(targets) + 1) + "|"]
+    lines += [f"| {source} | " + " | ".join(cells.get((source, target), "") for target in targets) + " |" for source in sources]
+    return "\n".join(lines)
+
+
+def in_readme() -> dict[str, str]:
+    """The tables of the README by name."""
+    return {name: table.strip() for _, name, table, _ in BLOCK.findall(README.read_text(encoding="utf-8"))}
+
+
+def write_readme(tables: Mapping[str, str]) -> None:
+    """Put each table where the README has it."""
+    text = README.read_text(encoding="utf-8")
+    README.write_text(BLOCK.sub(lambda m: f"{m[1]}{tables[m[2]]}\n{m[4]}", text), encoding="utf-8")
+
+
+def masked(text: str) -> str:
+    """The tables without their digits, which depend on the processor."""
+    return NUMBER.sub("#", text)
+
+
+def numbers(text: str) -> list[float]:
+    """Every measured number, in the order of the tables."""
+    return [float(match[0]) for match in NUMBER.finditer(text)]
