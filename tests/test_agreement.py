@@ -49,7 +49,7 @@ def keras_layer(ours: Layer, name: str) -> Config | None:
 
 def configuration(model: Model) -> list[Config]:
     known = library()
-    names = written_names(known.find("keras.applications"), known.dialects["keras"], model.depth, model.head)
+    names = written_names(known.named("keras.applications")[0], known.dialects["keras"], model.depth, model.head)
     told = (keras_layer(ours, names.get(ours.name, ours.name.replace(".", "_"))) for ours in model.layers)
     return [layer("InputLayer", "input_layer"), *(one for one in told if one)]
 

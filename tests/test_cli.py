@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from xconvert.cli import main
+from xconvert.model import Checkpoint
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FRAMEWORKS = ("torch", "tensorflow", "keras", "paddle", "mindspore", "onnx", "timm", "jax")
@@ -152,7 +153,15 @@ def test_json_is_on_stdout_and_errors_too(tmp_path: Path, capsys: pytest.Capture
     assert code == 0
     assert told["equal"] is True
     assert told["output"] == str(tmp_path / "a.h5")
-    assert told["changes"][0] == {"attribute": "bn_epsilon", "source": 1e-5, "target": 1e-3, "action": "folded", "count": 40}
+    folded = {
+        "attribute": "bn_epsilon",
+        "source": 1e-5,
+        "target": 1e-3,
+        "action": "folded",
+        "count": 40,
+        "where": "40 batch norms",
+    }
+    assert told["changes"][0] == folded
     code, out, err = run(capsys, FIXTURES / "keras.h5", "--to", "timm", "--json")
     assert code == 1
     assert json.loads(out)["error"]["hints"][0] == "pass `--accept pool_padding` to convert anyway"
@@ -198,6 +207,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         "keras-hub",
         "mindcv",
         "paddleclas",
+        "paddleclas-inference",
         "tf-deeplab",
     }
     formats = {"torch", "torch-legacy", "safetensors", "npz", "keras-h5", "keras-weights", "keras-archive", "hub", "onnx"}
@@ -261,3 +271,84 @@ def test_colour_only_on_a_terminal_and_never_with_no_color() -> None:
         os.close(master)
         assert (b"\x1b[" in told) is expected
         assert b"no command and no file" in told
+
+
+PUBLISHED = {  # the twelve networks with published figures, as their zoos call them
+    *("legacy_xception", "xception41", "xception41p", "xception65", "xception65p", "xception71", "Xception"),
+    *("Xception41", "Xception41_deeplab", "Xception65", "Xception65_deeplab", "Xception71"),
+}
+
+
+def test_list_knows_the_published_networks_and_counts_them(capsys: pytest.CaptureFixture[str]) -> None:
+    told = json.loads(run(capsys, "list", "--json")[1])
+    assert {model["name"] for i in told["implementations"] for model in i["published"]} >= PUBLISHED
+    short, long = (run(capsys, "list", *options)[1] for options in ((), ("--long",)))
+    assert all(name in short and name in long for name in PUBLISHED)
+    assert "17,946,553,928" in long
+    assert "17,946,553,928" not in short
+    assert max(map(len, short.splitlines())) <= 80
+
+
+def test_a_hub_folder_is_written_read_and_replaced_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = (
+        FIXTURES / "deeplab.pdparams",
+        "--to",
+        "timm",
+        "--accept",
+        "exit_dilation",
+        "--layout",
+        "hub",
+        "-o",
+        tmp_path / "x41",
+    )
+    assert run(capsys, *command)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "x41").iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "x41" / "config.json").read_text())
+    assert config["architecture"] == "xception41"
+    assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]  # PaddleClas' own, which go with the weights
+    out = run(capsys, "inspect", tmp_path / "x41")[1]
+    assert "timm xception41" in out
+    assert "mean 0.485/0.456/0.406" in out
+    assert "-2.12 to 2.64" in out
+    assert run(capsys, *command)[0] == 2
+    (tmp_path / "x41" / "stray").write_text("")
+    assert run(capsys, *command, "--force")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "x41").iterdir()) == ["config.json", "model.safetensors", "stray"]  # not ours
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x41"]
+    for source in ("x41", "x41/model.safetensors"):
+        again = run(capsys, tmp_path / source, "--to", "timm", "--layout", "hub", "-o", tmp_path / "x41", "--force")
+        assert (again[0], "is the source itself" in again[2]) == (2, True)
+    code, _, err = run(capsys, FIXTURES / "deeplab.pdparams", "--to", "torch", "--layout", "hub", "-o", tmp_path / "y")
+    assert (code, "`--to timm` writes one" in err) == (2, True)  # timm computes no dilation, whatever our record says
+
+
+def test_a_checkpoint_of_several_files_goes_by_its_prefix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, FIXTURES / "deeplab.ckpt", "--to", "tensorflow", "-o", tmp_path / "a.ckpt", "--no-verify")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt.data-00000-of-00001", "a.ckpt.index"]
+    for name in ("a.ckpt", "a.ckpt.index", ""):
+        assert "tf-deeplab xception_41" in run(capsys, "inspect", tmp_path / name)[1]
+    for source in ("a.ckpt", "a.ckpt.index"):
+        code, _, err = run(capsys, tmp_path / source, "--to", "tensorflow", "-o", tmp_path / "a.ckpt", "--force")
+        assert (code, "is the source itself" in err) == (2, True)
+    (tmp_path / "a.ckpt.data-00000-of-00001").unlink()
+    code, _, err = run(capsys, "inspect", tmp_path / "a.ckpt")
+    assert code == 2
+    assert "a.ckpt.data-00000-of-00001" in err
+
+
+def test_averages_are_chosen_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from xconvert import formats
+    from xconvert.formats import npz
+
+    tensors = dict(formats.read(FIXTURES / "deeplab.ckpt").tensors)
+    trained = {name: tensor for name, tensor in tensors.items() if not name.endswith(("_mean", "_variance", "step"))}
+    both = tensors | {f"{name}/ExponentialMovingAverage": tensor for name, tensor in trained.items()}
+    assert npz.FORMAT.write
+    npz.FORMAT.write(tmp_path / "a.npz", Checkpoint(both))
+    code, _, err = run(capsys, "inspect", tmp_path / "a.npz")
+    assert code == 2
+    assert "pass `--ema`" in err
+    for flag, told in (("--ema", "took"), ("--no-ema", "left out")):
+        code, out, _ = run(capsys, "inspect", tmp_path / "a.npz", flag)
+        assert code == 0
+        assert f"{told} {len(trained)} moving averages" in out

@@ -59,17 +59,17 @@ def test_a_fixture_computes_what_the_real_class_answered(name: str) -> None:
     ("source", "to", "output", "accept"),
     [
         ("keras.h5", "torch", "a.pth", ()),
-        ("keras.h5", "torch", "a.safetensors", ()),
-        ("keras.h5", "torch", "a.npz", ()),
-        ("keras.h5", "keras-hub", "a.weights.h5", ()),
-        ("keras.h5", "mindcv", "a.safetensors", ()),
+        pytest.param(*("keras.h5", "torch", "a.safetensors", ()), marks=pytest.mark.slow),
+        pytest.param(*("keras.h5", "torch", "a.npz", ()), marks=pytest.mark.slow),
+        pytest.param(*("keras.h5", "keras-hub", "a.weights.h5", ()), marks=pytest.mark.slow),
+        pytest.param(*("keras.h5", "mindcv", "a.safetensors", ()), marks=pytest.mark.slow),
         ("keras.weights.h5", "keras.applications", "a.h5", ()),
-        ("timm.pth", "keras", "a.weights.h5", ()),
-        ("timm.pth", "cadene", "a.pth", ()),
-        ("timm.float16.pth", "lornatang", "a.safetensors", ()),
-        ("timm.float16.pth", "keras", "a.h5", ()),
+        pytest.param(*("timm.pth", "keras", "a.weights.h5", ()), marks=pytest.mark.slow),
+        pytest.param(*("timm.pth", "cadene", "a.pth", ()), marks=pytest.mark.slow),
+        pytest.param(*("timm.float16.pth", "lornatang", "a.safetensors", ()), marks=pytest.mark.slow),
+        pytest.param(*("timm.float16.pth", "keras", "a.h5", ()), marks=pytest.mark.slow),
         ("keras.h5", "timm", "a.pth", ("pool_padding",)),
-        ("timm.pth", "keras.applications", "a.h5", ("pool_padding",)),
+        pytest.param(*("timm.pth", "keras.applications", "a.h5", ("pool_padding",)), marks=pytest.mark.slow),
     ],
 )
 def test_what_is_written_computes_what_was_read(folder: Path, source: str, to: str, output: str, accept: tuple[str, ...]) -> None:
@@ -100,6 +100,7 @@ def test_there_and_back_is_within_two_units_where_epsilon_is_folded_twice(folder
     assert_folded_back(load(folder / "timm.pth"), load(folder / "again.pth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "to", "output"),
     [("keras.h5", "torch", f"a{suffix}") for suffix in (".pth", ".safetensors", ".npz")]
@@ -123,6 +124,7 @@ def test_padding_is_refused_with_facts_and_nothing_is_written(folder: Path) -> N
     assert left_behind(folder) == []
 
 
+@pytest.mark.slow
 def test_the_measured_effect_is_that_of_the_two_networks(folder: Path) -> None:
     report = convert(folder / "keras.h5", folder / "x.safetensors", to="timm", accept=["pool_padding"])
     told = next(note for note in report.notes if note.startswith("accepted"))
@@ -183,7 +185,7 @@ def test_a_class_that_cannot_load_the_output_is_told_before_the_work(folder: Pat
     from xconvert.backends import Backend
 
     monkeypatch.setattr(Backend, "installed", True)
-    monkeypatch.setattr(conversion, "_published", None)  # no writing is reached
+    monkeypatch.setattr(conversion, "published", None)  # no writing is reached
     for output, backend in (("a.npz", "timm"), ("a.pth", "cadene"), ("a.pth", "keras.applications")):
         with pytest.raises(UsageError, match=f"`{backend}` itself cannot load"):
             convert(folder / "timm.pth", folder / output, to="timm", verify_with=[backend])
@@ -199,6 +201,7 @@ def test_what_was_left_out_is_in_the_verdict(folder: Path, capsys: pytest.Captur
     assert "verified: same answer, without `aux.*`" in out
 
 
+@pytest.mark.slow
 def test_attributes_and_preprocessing_travel_with_the_file(folder: Path) -> None:
     for output in ("a.pth", "a.safetensors", "a.npz"):
         convert(folder / "keras.h5", folder / output, to="torch", verify=False)
@@ -253,9 +256,11 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, st
     [
         ("nowhere/a.pth", "cannot be written: No such file or directory"),
         ("/proc/a.pth", "`/proc/a.pth` cannot be written"),
-        ("a.keras", "`keras-archive` files are read, not written"),
+        ("a.keras", "a `keras-archive` file holds keras names, not those of torch"),
+        ("a.ckpt", "a `mindspore` file holds mindspore names, not those of torch"),
+        ("a.pdiparams", "`paddle-inference` files are read, not written"),
         ("a.onnxx", "no format is written under the name `a.onnxx`"),
-        ("a.h5", "a `keras-h5` file holds keras layers, not torch names"),
+        ("a.h5", "a `keras-h5` file holds keras names, not those of torch"),
     ],
 )
 def test_an_output_that_cannot_be(folder: Path, capsys: pytest.CaptureFixture[str], output: str, told: str) -> None:
@@ -376,6 +381,7 @@ pool_padding = "symmetric"
 """
 
 
+@pytest.mark.slow
 def test_a_zoo_and_a_framework_of_ones_own_go_both_ways(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "maps").mkdir()
     (folder / "maps" / "dialects.toml").write_text(MY_DIALECT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,26 @@ def test_vastai_leaves_out_the_batch_norms_that_timm_builds_with_their_activatio
         left_out += 2 * width[layer.name] * bool(re.fullmatch(FUSED[family.name], layer.name))
     size = count(family.build(depth, True, implementation.attributes), 1000)
     assert round((size.trained - left_out) / 1e6, 3) == VASTAI[name]
+
+
+# Rows of the README's table: (zoo, published name) of a network that has the size told there.
+COUNTED = {
+    "Chollet's Xception": ("keras.applications", "Xception"),
+    "aligned 41": ("timm", "xception41"),
+    "aligned 65": ("timm", "xception65"),
+    "aligned 71": ("timm", "xception71"),
+    "pre-activation 41p": ("timm", "xception41p"),
+    "pre-activation 65p": ("timm", "xception65p"),
+    "PaddleClas' Xception41": ("paddleclas", "Xception41"),
+    "PaddleClas' Xception65": ("paddleclas", "Xception65"),
+    "PaddleClas' Xception71": ("paddleclas", "Xception71"),
+}
+
+
+def test_the_readme_counts_as_the_graph_does() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in readme.splitlines() if line.startswith("| ")]
+    told = {row[0]: row[1:4] for row in rows if row[0] in COUNTED}
+    known = {(zoo, name): size for (_, zoo, name), size in sizes().items()}
+    expected = {row: known[key] for row, key in COUNTED.items()}
+    assert told == {row: [f"{n:,}" for n in (s.trained, s.parameters, s.multiply_adds)] for row, s in expected.items()}

@@ -715,7 +715,7 @@ from xconvert.model import Checkpoint, Tensor
 path = Path({str(tmp_path / "a")!r} + {suffix!r})
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    format_for_writing(path).write(path, Checkpoint({{f"dense_{{i}}/0": Tensor.of(np.zeros(20_000)) for i in range(9)}}))
+    format_for_writing(path, "keras").write(path, Checkpoint({{f"dense_{{i}}/0": Tensor.of(np.zeros(20_000)) for i in range(9)}}))
 except OSError as error:
     print(error.strerror)
 """

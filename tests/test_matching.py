@@ -138,7 +138,7 @@ def test_something_beside_the_network_can_be_left_out() -> None:
     assert any("`--ignore PATTERN`" in hint for hint in told(tensors).hints)
     found = interpret(Checkpoint(tensors), "file", ignore=["aux.*"])
     assert same_weights(found, narrow(**TORCH))
-    assert "left out 1 tensors `aux.*`, as asked" in found.notes
+    assert "left out 1 tensor `aux.*`, as asked" in found.notes
     assert found.omitted == ("`aux.*`",)
     assert "`--ignore nothing*` matches nothing" in interpret(Checkpoint(torch_file()), "file", ignore=["nothing*"]).notes
 

@@ -22,6 +22,9 @@ README = (ROOT / "README.md").read_text()
 MEASURED = re.compile(r"\d\.\de[-+]\d\d|(?<=worst )`[^`]+`")
 
 
+NEEDED = ("keras.h5", "timm.pth", "deeplab.pdparams", "deeplab.ckpt.index", "deeplab.ckpt.data-00000-of-00001")
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
@@ -38,7 +41,7 @@ def run(command: str) -> tuple[str, int]:
 
 
 def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("keras.h5", "timm.pth"):
+    for name in NEEDED:
         shutil.copy(ROOT / "fixtures" / name, tmp_path)
     shutil.copytree(ROOT / "mappings", tmp_path / "mappings")
     monkeypatch.chdir(tmp_path)
@@ -58,7 +61,7 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python examples, one after the other; those with a framework are run where it is installed."""
-    for name in ("keras.h5", "timm.pth"):
+    for name in NEEDED:
         shutil.copy(ROOT / "fixtures" / name, tmp_path)
     monkeypatch.chdir(tmp_path)
     examples = [code for code in blocks("python") if "import torch" not in code]
@@ -70,7 +73,7 @@ def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.framework
 def test_python_with_torch(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    for name in ("keras.h5", "timm.pth"):
+    for name in NEEDED:
         shutil.copy(ROOT / "fixtures" / name, tmp_path)
     examples = [code for code in blocks("python") if "import torch" in code]
     assert examples
