@@ -168,6 +168,7 @@ def test_json_is_on_stdout_and_errors_too(tmp_path: Path, capsys: pytest.Capture
     assert err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_verify_says_where_two_files_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, FIXTURES / "keras.h5", "--to", "timm", "--accept", "pool_padding", "-o", tmp_path / "x.pth")
     code, out, _ = run(capsys, "verify", FIXTURES / "keras.h5", tmp_path / "x.pth")

@@ -36,7 +36,7 @@ def same_weights(a: Model, b: Model) -> bool:
     return a.weights.keys() == b.weights.keys() and all(same_bits(t.read(), b.weights[n].read()) for n, t in a.weights.items())
 
 
-QUICK = {("xception", "paddle"), ("xception_aligned", "mindspore")}
+QUICK = {("xception", "paddle")}
 PAIRS = [
     pytest.param(family, framework, marks=() if (family, framework) in QUICK else pytest.mark.slow)
     for family in ZOO

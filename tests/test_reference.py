@@ -39,7 +39,7 @@ NETWORKS = {
     "timm.xception71": ("timm", 2e-5),
 }
 INSIDE = 5e-4  # of the standard deviation, for single values of float32 runs: growth with depth in semantics.md, 6
-FAST = ("keras_applications.xception_top", "timm.xception41")
+FAST = ("timm.xception41",)
 # Their names of inner outputs of Chollet's network → ours: torch counts blocks from 1, MindCV from 0, Keras its additions.
 INNER = [
     (r"bn1", "block1.conv1.bn"),
