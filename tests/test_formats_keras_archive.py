@@ -18,7 +18,7 @@ from xconvert.errors import NetworkError, UsageError
 from xconvert.formats import format_for_writing, read
 from xconvert.formats._keras_graph import configuration
 from xconvert.formats.keras_archive import write
-from xconvert.loading import save
+from xconvert.loading import interpret, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Depth, Graph, Layer, Model, Tensor
 
@@ -141,3 +141,22 @@ def test_weights_alone_are_no_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a `\.keras` file holds the model itself, and only weights are there"):
         write(tmp_path / "x.keras", replace(checkpoint(narrow(), "keras.applications", "keras_weights"), graph=None))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["before the classifier", "behind it", "before the first convolution"])
+def test_a_scale_is_the_heads_only_right_before_the_classifier(place: str, tmp_path: Path) -> None:
+    """Behind it the bias would be scaled too, and in front of everything the image."""
+    given = narrow(1, family="xception_aligned", head_scale=0.5)
+    known = library()
+    zoo = known.customary(known.dialects["keras"], given.family, given.depth)
+    write(tmp_path / "a.keras", save(given, zoo, known.dialects["keras_apart_weights"]))
+    found = replace(read(tmp_path / "a.keras"), metadata={})
+    (scale,) = [name for name, options in found.stated.items() if options["class"] == "Rescaling"]
+    others = {name: options for name, options in found.stated.items() if name != scale}
+    if place == "before the classifier":
+        assert interpret(found, "a.keras").values == given.values
+        return
+    moved = {scale: found.stated[scale], **others} if "first" in place else {**others, scale: found.stated[scale]}
+    with pytest.raises(NetworkError, match="is not the Xception_aligned that its weights fit") as caught:
+        interpret(replace(found, stated=moved), "a.keras")
+    assert "(Rescaling) is not part of it" in caught.value.facts[0]

@@ -51,7 +51,7 @@ MOST = 8  # lines of facts
 @dataclass(frozen=True)
 class _Case:
     """Everything that is compared: the graph, what is ``stated`` and not left out, and our layers by their layer; how many
-    layers were ``left`` out, and by which ``patterns``.
+    layers were ``left`` out, and by which ``patterns``; the ``evidence`` by which the graph was made.
     """
 
     graph: Sequence[Layer]
@@ -59,6 +59,7 @@ class _Case:
     bound: Mapping[str, Sequence[Layer]]
     left: int
     patterns: frozenset[str]
+    evidence: Mapping[str, tuple[Any, str]]
 
     def named(self, *kinds: str) -> dict[str, Options]:
         """Layers of these classes."""
@@ -98,12 +99,13 @@ def agree(
     if problems:
         raise _refusal(where, match, problems, extra)
     notes += [f"left off the final `{case.stated[final]['activation']}`; answers are logits"] if final else []
-    return _completed(checkpoint, case, match), notes, case.patterns
+    return _completed(checkpoint, case), notes, case.patterns
 
 
 def _case(checkpoint: Checkpoint, match: Match, ignore: Sequence[str]) -> tuple[_Case, list[str]]:
     """What is to be compared, and notes on the layers that are left out of it because they were asked to be."""
-    told = {name: value for name, (value, _) in _evidence(checkpoint, match).items()}
+    evidence = _evidence(checkpoint, match)
+    told = {name: value for name, (value, _) in evidence.items()}
     graph = match.implementation.family.build(match.depth, match.head, {**match.implementation.attributes, **told})
     bound: dict[str, list[Layer]] = {}
     for layer in graph:
@@ -122,7 +124,7 @@ def _case(checkpoint: Checkpoint, match: Match, ignore: Sequence[str]) -> tuple[
             patterns.update(asked)
         else:
             kept[name] = options
-    return _Case(graph, kept, bound, len(checkpoint.stated) - len(kept), frozenset(patterns)), notes
+    return _Case(graph, kept, bound, len(checkpoint.stated) - len(kept), frozenset(patterns), evidence), notes
 
 
 def _line(options: Options, fault: str) -> str:
@@ -201,8 +203,8 @@ def _weightless(name: str, options: Options, case: _Case) -> Iterator[str]:
         yield from _differing(options, {"data_format": ("channels_last", None)})
     elif op == "pad":
         yield from _differing(options, {"padding": _around(case)})
-    elif kind == "Rescaling" and any(layer.scale == options.get("scale") for layer in case.operations("linear")):
-        yield from _differing(options, {"offset": (0,)})
+    elif kind == "Rescaling" and name == _before_classifier(case.stated, case.bound):
+        yield from _differing(options, {"scale": (case.operations("linear")[0].scale,), "offset": (0,)})
     elif kind in RESHAPING and pooled and order.index(pooled[0]) < order.index(name):
         return
     elif op is None and kind not in HARMLESS:
@@ -265,26 +267,39 @@ def _refusal(where: str, match: Match, problems: list[str], extra: list[str]) ->
     )
 
 
-def _completed(checkpoint: Checkpoint, case: _Case, match: Match) -> Checkpoint:
+def _completed(checkpoint: Checkpoint, case: _Case) -> Checkpoint:
     """The checkpoint with what the network's own layers alone tell: the epsilon of its batch norms, where others around it
     had another.
     """
     epsilon = next((options["epsilon"] for options in case.norms()), None)
     found = {"bn_epsilon": (epsilon, LAYERS)} if epsilon is not None else {}
-    return replace(checkpoint, evidence={**found, **_evidence(checkpoint, match), **checkpoint.evidence})
+    return replace(checkpoint, evidence={**found, **case.evidence, **checkpoint.evidence})
 
 
 def _evidence(checkpoint: Checkpoint, match: Match) -> dict[str, tuple[Any, str]]:
     """The dilation of the last block and the scale of the head, where the family has them and the file states its layers."""
     names = {theirs.rpartition(match.dialect.separator)[0]: ours for ours, (theirs, _) in match.bound.items()}
     found: dict[str, tuple[Any, str]] = {"head_scale": (1.0, LAYERS)} if checkpoint.stated else {}
+    scaler = checkpoint.stated.get(_before_classifier(checkpoint.stated, names), {})
+    if scaler.get("class") == "Rescaling":
+        found["head_scale"] = (scaler.get("scale"), LAYERS)
     for name, options in checkpoint.stated.items():
         rate = options.get("dilation_rate")
         if names.get(name, "").startswith("exit.block2.") and options["class"] == "DepthwiseConv2D" and isinstance(rate, tuple):
             found["exit_dilation"] = (rate[0], LAYERS)
-        elif options["class"] == "Rescaling" and list(checkpoint.stated).index(name) > len(checkpoint.stated) // 2:
-            found["head_scale"] = (options.get("scale"), LAYERS)
     return {n: told for n, told in found.items() if n in match.implementation.family.attributes and _possible(n, told[0])}
+
+
+def _before_classifier(stated: Mapping[str, Options], ours: Mapping[str, object]) -> str:
+    """The layer whose output the classifier takes, which may scale it: the last before it that does anything; ``ours`` are
+    the network's own layers with weights. Empty where there is none.
+    """
+    before = ""
+    for name, options in stated.items():
+        if name in ours and options["class"] == "Dense":
+            return before
+        before = before if options["class"] in HARMLESS else name
+    return ""
 
 
 def _possible(name: str, value: Any) -> bool:

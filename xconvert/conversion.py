@@ -17,7 +17,7 @@ from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
 from xconvert.outputs import check_output, published
 from xconvert.probe import NATIVE, SIZES
-from xconvert.reconcile import CLASSES, FOLDS, Change, classes, reconcile, with_background, without_background
+from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile, with_background, without_background
 from xconvert.report import Check, LayerError, Report
 from xconvert.verification import check_written, compare_backend, compare_models, describe, named, native_names
 
@@ -249,7 +249,7 @@ def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Tar
             notes.append(f"accepted `{change.attribute}` {change.source} → {change.target}: it parts {parting}")
     if target.implementation.published and not target.framework and not target.implementation.model(model.depth):
         notes.append(f"{target.implementation.name} publishes no {model.family.name} of {_depth(model)}")
-    if classes(model) == CLASSES + 1 and not any("never wins" in note for note in model.notes):
+    if classes(model) == CLASSES + 1 and model.weights["predictions.bias"].read()[0] != NEVER:
         notes.append("the first of 1001 classes is TensorFlow's background: `--drop-background` leaves it out")
     theirs, _ = reconcile(intended, target.implementation.attributes, target.implementation.attributes)
     if target.framework and not target.implementation.own and (parting := first_parting(intended, theirs)):

@@ -288,10 +288,8 @@ def no_network(where: str, closest: Match) -> NetworkError:
     name, spelled = closest.implementation.name, closest.dialect.name
     spelling = "" if spelled == closest.implementation.dialect else f" in the spelling `{spelled}`"
     if not closest.bound:
-        found = (*closest.unexpected, *(clause for clause in closest.misshapen))
-        return NetworkError(
-            f"`{where}` holds no network that xconvert knows", facts=["no mapping has one of its names:", *summarise(found)]
-        )
+        facts = ["no mapping has one of its names:", *summarise(closest.unexpected)]
+        return NetworkError(f"`{where}` holds no network that xconvert knows", facts=facts)
     facts = [
         f"closest: {name}{spelling}; {len(closest.bound)} of its {len(closest.bound) + len(closest.missing)} tensors are there"
     ]
