@@ -13,10 +13,10 @@ from xconvert.architectures import families
 from xconvert.loading import save
 from xconvert.mappings import library
 from xconvert.model import Attribute, Checkpoint, Depth, Model, Tensor
-from xconvert.verification import same_bits
+from xconvert.weights import same_bits
 
-KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
-TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
+KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99}
+TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric", "bn_momentum": 0.9}
 
 
 ZOO = {

@@ -36,7 +36,7 @@ def keras_layer(ours: Layer, name: str) -> Config | None:
         padding = "same" if ours.kernel == 1 else "valid"
         return layer("Conv2D", name, kernel_size=[ours.kernel] * 2, strides=[ours.stride] * 2, padding=padding, **COMMON)
     options: dict[str, tuple[str, Config]] = {
-        "batch_norm": ("BatchNormalization", {"epsilon": 1e-3, "axis": -1}),
+        "batch_norm": ("BatchNormalization", {"epsilon": 1e-3, "momentum": 0.99, "axis": -1}),
         "max_pool": ("MaxPooling2D", {"pool_size": [3, 3], "strides": [2, 2], "padding": "same"}),
         "relu": ("Activation", {"activation": "relu"}),
         "add": ("Add", {}),
@@ -74,6 +74,11 @@ def options(*names: str, **changed: Any) -> Edit:
             one["config"].update(changed)
 
     return edit
+
+
+def norms(**changed: Any) -> Edit:
+    """Change options of every batch norm of the network."""
+    return options("_bn", "batch_normalization", *(f"batch_normalization_{i}" for i in (1, 2, 3)), **changed)
 
 
 def turned(name: str, kind: str, **changed: Any) -> Edit:
@@ -151,6 +156,7 @@ WRONG: dict[str, tuple[Edit, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbered", [False, True], ids=["names", "numbers"])
 @pytest.mark.parametrize("name", WRONG)
 def test_another_function_is_refused(name: str, numbered: bool) -> None:
@@ -231,7 +237,7 @@ def test_layers_whose_weights_are_left_out_are_left_out() -> None:
     """A head of another kind behind the network, with an epsilon of its own, which is not the network's."""
 
     def edit(layers: list[Config]) -> None:
-        options("_bn", "batch_normalization", *(f"batch_normalization_{i}" for i in (1, 2, 3)), epsilon=1e-5)(layers)
+        norms(epsilon=1e-5)(layers)
         layers.append(layer("BatchNormalization", "head_bn", epsilon=0.5, axis=-1))
 
     found = stating(edit)
@@ -241,6 +247,41 @@ def test_layers_whose_weights_are_left_out_are_left_out() -> None:
     assert model.values["bn_epsilon"] == 1e-5
     model = interpret(stating(), "x.h5", implementation="keras.applications", ignore=["predictions/*"])
     assert not model.head
+
+
+def test_several_momentums_are_told_and_the_most_frequent_is_taken() -> None:
+    """No answer depends on them, so they are no reason to refuse."""
+    model = interpret(stating(options("block1_conv1_bn", "block1_conv2_bn", momentum=0.9)), "x.h5")
+    assert (model.values["bn_momentum"], model.attributes["bn_momentum"].source) == (
+        0.99,
+        "the file's configuration of its layers",
+    )
+    assert model.notes == (
+        "batch norms have different momentums: 0.9 (2 layers), 0.99 (38 layers)",
+        "took `bn_momentum` 0.99 of 38 batch norms for all 40; no answer depends on it",
+    )
+    assert interpret(stating(norms(momentum=0.95)), "x.h5", settings={"bn_momentum": 0.9}).notes == (
+        "`--set bn_momentum=0.9` overrules the file's here, which says 0.95",
+    )
+
+
+def test_the_momentum_of_another_head_is_not_the_networks() -> None:
+    def edit(layers: list[Config]) -> None:
+        layers.append(layer("BatchNormalization", "head_bn", epsilon=1e-3, momentum=0.5, axis=-1))
+
+    found = stating(all_of(norms(momentum=0.95), edit))
+    found = replace(found, tensors={**found.tensors, "head_bn/gamma": next(iter(found.tensors.values()))})
+    model = interpret(found, "x.h5", implementation="keras.applications", ignore=["head_bn/*"])
+    assert model.values["bn_momentum"] == 0.95
+    assert not any("took `bn_momentum`" in note for note in model.notes)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.0, "1.0"), (0, "0"), ([{}], "{}"), ("x", "x"), (float("nan"), "nan")])
+def test_a_momentum_that_is_none_is_told(value: Any, shown: str) -> None:
+    """The mapping's is taken; such as 1.0, with which statistics never move."""
+    model = interpret(stating(norms(momentum=value)), "x.h5")
+    assert (model.values["bn_momentum"], model.attributes["bn_momentum"].source) == (0.99, "mapping keras.applications")
+    assert model.notes == (f"left out the batch norms' momentum {shown}, which is not between 0 and 1",)
 
 
 def test_what_is_left_out_of_the_weights_only_is_still_checked() -> None:

@@ -83,6 +83,7 @@ values = st.sampled_from(DTYPES).flatmap(lambda dtype: arrays.arrays(dtype, shap
 halves = arrays.arrays(np.uint16, shapes).map(lambda array: array.view(ml_dtypes.bfloat16))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(layers=st.dictionaries(words, st.dictionaries(words, values, min_size=1, max_size=3), max_size=4), metadata=words)
 def test_h5_round_trip(layers: dict[str, dict[str, np.ndarray]], metadata: str) -> None:
@@ -96,6 +97,7 @@ def test_h5_round_trip(layers: dict[str, dict[str, np.ndarray]], metadata: str) 
         assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     layers=st.dictionaries(words, st.lists(values | halves, min_size=1, max_size=12), max_size=4).filter(
@@ -131,6 +133,7 @@ def test_natural_order(layers: list[tuple[str, int]]) -> None:
         assert mine == [f"{stem}_{n}" if n else stem for n in sorted(n for s, n in layers if s == stem)]
 
 
+@pytest.mark.slow
 def test_names_that_need_two_attributes(tmp_path: Path) -> None:
     tensors = {f"{'layer' * 20}_{i}/kernel": np.float32(i) for i in range(1500)}
     path = save(tmp_path / "a.h5", {name: np.asarray(value) for name, value in tensors.items()})
@@ -373,8 +376,8 @@ def test_archive_without_weights(tmp_path: Path) -> None:
 # --- Model configurations ---
 
 
-def norm(name: str, epsilon: float) -> dict[str, Any]:
-    return {"class_name": "BatchNormalization", "config": {"name": name, "epsilon": epsilon}}
+def norm(name: str, epsilon: float, **options: Any) -> dict[str, Any]:
+    return {"class_name": "BatchNormalization", "config": {"name": name, "epsilon": epsilon, **options}}
 
 
 def pool(padding: str, key: str = "padding", size: int = 3) -> dict[str, Any]:
@@ -395,6 +398,8 @@ def nested(*layers: dict[str, Any]) -> dict[str, Any]:
     [
         ([norm("a", 1e-3), norm("b", 1e-3)], {"bn_epsilon": 1e-3}),
         ([nested(nested(norm("a", 1e-5), pool("same")))], {"bn_epsilon": 1e-5, "pool_padding": "same_upper"}),
+        ([norm("a", 1e-3, momentum=0.95), norm("b", 1e-3, momentum=0.95)], {"bn_epsilon": 1e-3, "bn_momentum": 0.95}),
+        ([norm("a", 1e-3, momentum=1.0), norm("b", 1e-3, momentum="x")], {"bn_epsilon": 1e-3}),
         ([pool("same", "border_mode"), pool("valid", size=2)], {"pool_padding": "same_upper"}),
         ([SYMMETRIC, SYMMETRIC], {"pool_padding": "symmetric"}),
         ([OLD_SYMMETRIC], {"pool_padding": "symmetric"}),
@@ -414,6 +419,10 @@ def test_evidence(layers: list[dict[str, Any]], expected: dict[str, Any]) -> Non
         (
             [norm("a", 1e-3), norm("bn", 1e-5), norm("c", 1e-3)],
             "batch norms have different epsilons: 0.001 (2 layers), 1e-05 (1 layer, `bn`)",
+        ),
+        (
+            [norm("a", 0.0, momentum=0.9), norm("bn", 0.0, momentum=0.99)],
+            "batch norms have different momentums: 0.9 (1 layer, `a`), 0.99 (1 layer, `bn`)",
         ),
         ([pool("valid")], "max-pools of 3×3 with stride 2 have the padding `valid`, which no Xception has"),
         ([pool("same"), SYMMETRIC], "max-pools have different paddings: same_upper (1 layer, `pool`), symmetric (1 layer, `p`)"),

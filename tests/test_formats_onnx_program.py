@@ -32,10 +32,10 @@ HINT = "ONNX files that xconvert wrote are read; give the checkpoint that this o
 @pytest.mark.parametrize(
     ("family", "depth", "attributes"),
     [
-        ("xception", Depth(3, 2), {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}),
-        ("xception", Depth(3, 0), {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}),
-        ("xception_aligned", Depth(3, 1), {"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0}),
-        ("xception_aligned", Depth(5, 1), {"bn_epsilon": 1.001e-5, "exit_dilation": 2, "head_scale": 0.5}),
+        ("xception", Depth(3, 2), {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99}),
+        ("xception", Depth(3, 0), {"bn_epsilon": 1e-5, "pool_padding": "symmetric", "bn_momentum": 0.9}),
+        ("xception_aligned", Depth(3, 1), {"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0, "bn_momentum": 0.9997}),
+        ("xception_aligned", Depth(5, 1), {"bn_epsilon": 1.001e-5, "exit_dilation": 2, "head_scale": 0.5, "bn_momentum": 0.95}),
         ("xception_preact", Depth(5, 1), {"bn_epsilon": 1e-3}),
         ("xception_paddleclas", Depth(5, 1), {"bn_epsilon": 1e-5}),
     ],
@@ -187,6 +187,7 @@ SHOWN = [
     ("block1.conv1", swap((attribute("strides", 2, 2), attribute("strides", 1, 1))), {"stride": 1}),
     ("block2.sepconv1.depthwise", swap((attribute("pads", 1, 1, 1, 1), attribute("pads", 0, 0, 0, 0))), {"padding": 0}),
     ("block2.sepconv1.bn", swap((real("epsilon", 1e-3), real("epsilon", 1e-5))), {"epsilon": 1e-5}),
+    ("block2.sepconv1.bn", swap((real("momentum", 0.99), real("momentum", 0.9))), {"momentum": 0.9}),
     ("block2.sepconv1.pointwise", swap((b"pointwise", b"conv"), (b"conv.weight", b"pointwise.weight")), None),
     ("block2.add", inputs_swapped, {"inputs": ("block2.shortcut.bn", "block2.pool")}),
     ("block3.sepconv1.act", swap((b"block2.add", b"block2.pool")), {"inputs": ("block2.pool",)}),
@@ -221,7 +222,8 @@ def test_a_scaled_head_is_another_program(tmp_path: Path) -> None:
 def test_evidence_is_what_all_layers_say(tmp_path: Path) -> None:
     edit = swap((real("epsilon", 1e-3), real("epsilon", 1e-5)))
     (tmp_path / "x.onnx").write_bytes(edited(content("xception.same"), at("block2.sepconv1.bn", edit)))
-    assert read(tmp_path / "x.onnx").evidence == {"pool_padding": ("same_upper", "graph"), "head_scale": (1.0, "graph")}
+    told = {"pool_padding": "same_upper", "head_scale": 1.0, "bn_momentum": 0.99}
+    assert read(tmp_path / "x.onnx").evidence == {name: (value, "graph") for name, value in told.items()}
 
 
 def test_casts_are_the_writers_own(tmp_path: Path) -> None:

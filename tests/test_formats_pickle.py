@@ -157,6 +157,7 @@ def test_huge_memo_index_allocates_nothing() -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_deep_nesting_neither_crashes_nor_recurses() -> None:
     deep = b")" + b"\x85" * 200_000
     assert isinstance(pickled(deep + b"."), tuple)

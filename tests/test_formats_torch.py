@@ -284,6 +284,24 @@ def test_metadata_are_the_text_of_the_root_entry() -> None:
     assert checkpoint(archive(state)).metadata == {"xconvert": "{}"}
 
 
+@pytest.mark.parametrize(
+    ("version", "names", "told"),
+    [
+        (2, ("a", "b"), "lacks 2 of 3 `num_batches_tracked`, of no effect on answers, that strict loading asks for"),
+        (2, (), None),
+        (1, ("a", "b"), None),  # written by PyTorch before 0.4.1: it makes up the zeros
+        ("2", ("a", "b"), None),
+    ],
+)
+def test_counters_that_strict_loading_asks_for_are_told(version: object, names: tuple[str, ...], told: str | None) -> None:
+    """As PyTorch 2.13 does: `load_state_dict` lacks a counter where the file states version 2 of its batch norm."""
+    modules = {name: {"version": version} for name in ("a", "b", "c")} | {"": {"version": 1}, "d": None}
+    tensors = {f"{name}.running_mean": tensor() for name in ("a", "b", "c", "d")}
+    tensors |= {f"{name}.num_batches_tracked": tensor() for name in ("a", "b", "c") if name not in names}
+    state = Raw(opcodes(call("collections.OrderedDict")) + opcodes(tensors)[1:] + opcodes({"_metadata": modules}) + b"b")
+    assert checkpoint(archive(state)).notes == ((told,) if told else ())
+
+
 @pytest.mark.parametrize("little", [True, False])
 def test_legacy_parts_of_storages(little: bool) -> None:
     roots = {"a": legacy_tensor(), "b": legacy_tensor(("1", 2, 2))}

@@ -25,6 +25,7 @@ def same_weights(a: Model, b: Model) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dialect", ["keras", "keras_weights", "keras_1"])
 @pytest.mark.parametrize("options", [{}, {"head": False}, {"classes": 2}, {"channels": 5}, {"depth": 2}, {"divide": 8}], ids=str)
 def test_every_spelling_of_keras_is_recognised(dialect: str, options: dict) -> None:
@@ -32,7 +33,7 @@ def test_every_spelling_of_keras_is_recognised(dialect: str, options: dict) -> N
     found = interpret(checkpoint(model, "keras.applications", dialect), "file")
     assert same_weights(found, model)
     assert (found.depth, found.head) == (model.depth, model.head)
-    assert found.values == {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
+    assert found.values == {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99}
     assert found.attributes["bn_epsilon"].source == "mapping keras.applications"
 
 
@@ -93,7 +94,7 @@ def test_two_that_differ_in_function_are_asked_for(tmp_path, monkeypatch: pytest
     folder.mkdir()
     (folder / "evil_twin.toml").write_text(
         'architecture = "xception"\ndialect = "torch"\ndescribes = "a twin"\nnames_of = "timm"\n'
-        '[attributes]\nbn_epsilon = 1e-3\npool_padding = "symmetric"\n'
+        '[attributes]\nbn_epsilon = 1e-3\npool_padding = "symmetric"\nbn_momentum = 0.9\n'
     )
     with pytest.raises(AmbiguousError, match="fits two implementations") as caught:
         interpret(Checkpoint(torch_file()), "file", mappings=[folder])
@@ -199,6 +200,7 @@ def test_what_the_user_sets_beats_the_file_beats_the_mapping() -> None:
     assert interpret(replace(file, metadata={"xconvert": record}), "f").values == {
         "bn_epsilon": 0.002,
         "pool_padding": "symmetric",
+        "bn_momentum": 0.9,
     }
     assert interpret(file, "f", settings={"bn_epsilon": 1e-4}).notes == interpret(file, "f").notes
     found = interpret(replace(file, metadata={"xconvert": record}), "f", settings={"bn_epsilon": "0.5"})
@@ -227,6 +229,7 @@ def test_a_damaged_record_is_told(record: str) -> None:
         interpret(Checkpoint(torch_file(), {"xconvert": record}), "f")
 
 
+@pytest.mark.slow
 def test_every_implementation_is_told_apart_from_those_it_differs_from() -> None:
     for found in (i for i in library().implementations if not i.own):
         there = found.at(Depth(3, 8))

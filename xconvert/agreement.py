@@ -65,10 +65,10 @@ class _Case:
         """Layers of these classes."""
         return {name: options for name, options in self.stated.items() if options["class"] in kinds}
 
-    def norms(self) -> list[Options]:
-        """Those of the network's batch norms of which an epsilon is stated."""
+    def norms(self, option: str) -> list[Options]:
+        """Those of the network's batch norms of which this option is stated."""
         norms = [o for name, o in self.stated.items() if any(layer.op == "batch_norm" for layer in self.bound.get(name, ()))]
-        return [options for options in norms if "epsilon" in options]
+        return [options for options in norms if option in options]
 
     def operations(self, op: str) -> list[Layer]:
         """The graph's layers of this operation; ``pad``: those before which Keras needs a layer that pads."""
@@ -99,7 +99,8 @@ def agree(
     if problems:
         raise _refusal(where, match, problems, extra)
     notes += [f"left off the final `{case.stated[final]['activation']}`; answers are logits"] if final else []
-    return _completed(checkpoint, case), notes, case.patterns
+    completed, remark = _completed(checkpoint, case)
+    return completed, notes + remark, case.patterns
 
 
 def _case(checkpoint: Checkpoint, match: Match, ignore: Sequence[str]) -> tuple[_Case, list[str]]:
@@ -245,7 +246,7 @@ def _counts(case: _Case) -> Iterator[str]:
 def _kinds(case: _Case) -> Iterator[str]:
     """Batch norms that do not all have one epsilon, and max-pools of two kinds: no attribute holds for all of them."""
     norms: dict[str, list[str]] = {}
-    for options in case.norms():
+    for options in case.norms("epsilon"):
         norms.setdefault(f"epsilon {_shown(options['epsilon'])}", []).append(options["name"])
     pools: dict[str, list[str]] = {}
     for options in case.named("MaxPooling2D", SYMMETRIC_POOL).values():
@@ -267,13 +268,25 @@ def _refusal(where: str, match: Match, problems: list[str], extra: list[str]) ->
     )
 
 
-def _completed(checkpoint: Checkpoint, case: _Case) -> Checkpoint:
-    """The checkpoint with what the network's own layers alone tell: the epsilon of its batch norms, where others around it
-    had another.
+def _completed(checkpoint: Checkpoint, case: _Case) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint with what the network's own layers alone tell: epsilon and momentum of its batch norms, where others
+    around it had another; and a note where they have several momentums.
+
+    These are no reason to refuse, as no answer depends on them: the one that most have is taken, of equally many the first.
     """
-    epsilon = next((options["epsilon"] for options in case.norms()), None)
+    epsilon = next((options["epsilon"] for options in case.norms("epsilon")), None)
     found = {"bn_epsilon": (epsilon, LAYERS)} if epsilon is not None else {}
-    return replace(checkpoint, evidence={**found, **case.evidence, **checkpoint.evidence})
+    momentums = [options["momentum"] for options in case.norms("momentum")]
+    count = Counter(value for value in momentums if isinstance(value, float) and _possible("bn_momentum", value))
+    notes = []
+    if count:
+        value, times = count.most_common(1)[0]
+        found["bn_momentum"] = (value, LAYERS)
+        if times < len(momentums):
+            notes.append(f"took `bn_momentum` {value} of {times} batch norms for all {len(momentums)}; no answer depends on it")
+    elif momentums:
+        notes.append(f"left out the batch norms' momentum {_shown(momentums[0])}, which is not between 0 and 1")
+    return replace(checkpoint, evidence={**found, **case.evidence, **checkpoint.evidence}), notes
 
 
 def _evidence(checkpoint: Checkpoint, match: Match) -> dict[str, tuple[Any, str]]:

@@ -14,25 +14,37 @@ from xconvert.errors import UsageError
 class Definition:
     """One attribute: what it is, how a value is read, and what each value means in words.
 
-    ``parse`` takes a TOML value or the text of ``--set`` and raises ``ValueError`` with what was expected.
+    ``parse`` takes a TOML value or the text of ``--set`` and raises ``ValueError`` with what was expected. ``training``: whether
+    it matters in training alone. No answer depends on such an attribute, so a difference in it is never refused and needs no
+    fold; a network that states none has its published value.
     """
 
     describes: str
     parse: Callable[[Any], Any]
     meanings: Mapping[Any, str] = field(default_factory=dict)
+    training: bool = False
 
 
-def _epsilon(value: Any) -> float:
-    expected = "a number between 0 and 1, such as 0.001"
-    if isinstance(value, bool):
-        raise ValueError(expected)
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(expected) from None
-    if not 0 < number < 1:
-        raise ValueError(expected)
-    return number
+def _fraction(example: float) -> Callable[[Any], float]:
+    """Takes a number between 0 and 1, or its text, and neither 0 nor 1.
+
+    No published network has either. A variance of 0 needs an epsilon; a momentum of 0 would leave no running statistics but
+    those of the last batch, and with 1 they would never move.
+    """
+    expected = f"a number between 0 and 1, such as {example}"
+
+    def parse(value: Any) -> float:
+        if isinstance(value, bool):
+            raise ValueError(expected)
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(expected) from None
+        if not 0 < number < 1:
+            raise ValueError(expected)
+        return number
+
+    return parse
 
 
 def _one_of(*values: str | float) -> Callable[[Any], Any]:
@@ -48,7 +60,7 @@ def _one_of(*values: str | float) -> Callable[[Any], Any]:
 
 
 DEFINITIONS: Mapping[str, Definition] = {
-    "bn_epsilon": Definition("number added to the variance in every batch norm", _epsilon),
+    "bn_epsilon": Definition("number added to the variance in every batch norm", _fraction(0.001)),
     "pool_padding": Definition(
         "where a strided 3×3 max-pool puts its border",
         _one_of("same_upper", "symmetric"),
@@ -64,6 +76,10 @@ DEFINITIONS: Mapping[str, Definition] = {
         _one_of(1.0, 0.5),
         {1.0: "taken as it is", 0.5: "halved, as Paddle's dropout `downscale_in_infer` does when it answers"},
     ),
+    # Keras', TensorFlow's, Paddle's, ONNX' and MindSpore's word and convention; PyTorch's momentum is the rest, 1 - this.
+    "bn_momentum": Definition(
+        "share of their running statistics that batch norms keep at each step of training", _fraction(0.99), training=True
+    ),
 }
 
 
@@ -78,6 +94,16 @@ def parse(name: str, value: Any) -> Any:
     except ValueError as error:
         told = value if isinstance(value, str) else shown(value)
         raise UsageError(f"`{name}` cannot be `{told}`", facts=[f"expected {error}"]) from None
+
+
+def in_training(name: str) -> bool:
+    """Whether attribute ``name`` matters in training alone."""
+    return name in DEFINITIONS and DEFINITIONS[name].training
+
+
+def answering(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes among ``values`` that a network's answer depends on: not those that matter in training alone."""
+    return {name: value for name, value in values.items() if not in_training(name)}
 
 
 def meaning(name: str, value: Any) -> str:

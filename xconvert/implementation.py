@@ -60,7 +60,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Implementation:
-    """One mapping file, checked; or ``own_names``, in a dialect that has no mapping for the family."""
+    """One mapping file, checked; or ``own_names``, in a dialect that has no mapping for the family.
+
+    ``sha256``: of the file, followed by those that it takes names of, one after another; empty where there is no file.
+    """
 
     name: str
     family: Family
@@ -70,6 +73,7 @@ class Implementation:
     preprocessing: Mapping[str, Any]
     rules: tuple[Rule, ...]
     published: tuple[Published, ...] = ()
+    sha256: str = ""
 
     @property
     def own(self) -> bool:

@@ -4,6 +4,7 @@ all problems at once.
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -151,7 +152,7 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
         found += (f"attribute `{name}` is missing" for name in family.attributes if name not in table["attributes"])
     if family is None or mistyped:
         return None, mistyped + found
-    lines = _inherited(path, table, known, extra, found)
+    lines, files = _inherited(path, table, known, extra, found)
     implementation = Implementation(
         path.name.removesuffix(".toml"),
         family,
@@ -161,6 +162,7 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
         table.get("preprocessing", {}),
         tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items()),
         tuple(_published(table.get("published", {}), family, found)),
+        hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
     )
     found += _placeholder_problems(implementation)
     found = found or problems(implementation, known[table["dialect"]])
@@ -195,12 +197,12 @@ def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> 
 
 def _inherited(
     path: Path, table: Mapping[str, Any], known: Mapping[str, Dialect], extra: tuple[Path, ...], found: list[str]
-) -> dict[str, Any]:
-    """The lines of the file, before those of the mapping that ``names_of`` asks for, and so on; problems go to
-    ``found``.
+) -> tuple[dict[str, Any], list[Path]]:
+    """The lines of the file, before those of the mapping that ``names_of`` asks for, and so on, and the files that they
+    are from; problems go to ``found``.
     """
     folders = [f / sub for f in reversed(_folders(extra)) for sub in ("", table["architecture"])]
-    lines, seen = dict(table.get("layers", {})), {path.resolve()}
+    lines, seen = dict(table.get("layers", {})), [path.resolve()]
     while "names_of" in table:
         name = f"{table['names_of']}.toml"
         parent = next((place / name for place in (path.parent, *folders) if (place / name).is_file()), None)
@@ -209,12 +211,12 @@ def _inherited(
             found.append(f"`names_of` asks for `{name}`, which {what}")
             break
         path, table = parent, _toml(parent)
-        seen.add(path.resolve())
+        seen.append(path.resolve())
         if wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]:
             found += wrong
             break
         lines |= {ours: theirs for ours, theirs in table.get("layers", {}).items() if ours not in lines}
-    return lines
+    return lines, seen
 
 
 def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, Any]) -> Iterator[str]:

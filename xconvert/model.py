@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xconvert.attributes import answering
+
 Array = NDArray[Any]
 
 
@@ -82,7 +84,8 @@ class Layer:
     width. ``padding``: pixels added on every side, or ``"same_upper"`` (output is ceil(input / stride); an odd pixel goes
     to the end, as TensorFlow's SAME does). Convolutions pad with zeros, pools with minus infinity. ``scale``: what a
     linear layer multiplies its input with. ``width``: output channels of a convolution as published; those of a
-    checkpoint are the shapes of its weights.
+    checkpoint are the shapes of its weights. ``momentum``, only in training: the share of its running statistics that a
+    batch norm keeps at each step, 0.99 where PyTorch says 0.01; 0 where a graph in a file does not state it.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Layer:
     dilation: int = 1
     scale: float = 1.0
     width: int = 0
+    momentum: float = 0.0
 
     @property
     def parameters(self) -> Mapping[str, str]:
@@ -149,13 +153,25 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model was read: ``path`` as the user gave it, the ``checkpoint`` as the format gave it, and in ``record`` what
+    xconvert wrote into the file, if it did. ``sha256`` computes the fingerprint of the files.
+    """
+
+    path: str
+    checkpoint: Checkpoint
+    record: Mapping[str, Any]
+    sha256: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A network with its weights: a family at one depth, attributes, and tensors under canonical names and axes.
 
     ``weights``: ``"<layer>.<parameter>"`` → Tensor, every parameter of every layer and no other. ``attributes``: a
     value for each of the family's attributes. ``preprocessing``: how images become inputs, as in the mapping files.
     ``implementation``: the mapping whose names the weights came under, and ``metadata`` what else the file told under these
-    names. ``omitted``: what the file has and the user asked to leave out.
+    names. ``omitted``: what the file has and the user asked to leave out. ``origin``: the file, where it was read from one.
     """
 
     family: Family
@@ -168,11 +184,17 @@ class Model:
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     omitted: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def values(self) -> dict[str, Any]:
         """The attributes without their sources."""
         return {name: attribute.value for name, attribute in self.attributes.items()}
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """``values`` without those that matter in training alone: two models that differ in no other give the same answers."""
+        return answering(self.values)
 
     @property
     def layers(self) -> tuple[Layer, ...]:

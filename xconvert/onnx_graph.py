@@ -112,7 +112,7 @@ class Network:
             attributes["dilations"] = (layer.dilation,) * 2
             attributes["group"] = self.channels(layer) if layer.op == "depthwise" else 1
         elif layer.op == "batch_norm":
-            attributes = {"epsilon": layer.epsilon}
+            attributes = {"epsilon": layer.epsilon, **({"momentum": layer.momentum} if layer.momentum else {})}
         elif layer.op == "global_average":
             attributes = {"axes": (2, 3), "keepdims": 0}
         elif layer.op == "linear" and layer.scale != 1:

@@ -37,8 +37,8 @@ class Fixture:
     seed: int
 
 
-KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
-TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
+KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99}
+TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric", "bn_momentum": 0.9}
 FIXTURES = (
     Fixture("keras.h5", "keras-h5", 16, KERAS, 1),
     Fixture("keras.weights.h5", "keras-weights", 16, KERAS, 1),

@@ -23,8 +23,8 @@ from xconvert.probe import images
 pytestmark = pytest.mark.framework
 
 MAKE = Path(__file__).with_name("make.py")
-KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
-TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
+KERAS = {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99}
+TORCH = {"bn_epsilon": 1e-5, "pool_padding": "symmetric", "bn_momentum": 0.9}
 SIZES = (224, 295, 299, 333)
 
 
@@ -90,7 +90,7 @@ def test_the_reference_is_keras_itself(keras: Path, size: int) -> None:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_our_torch_computes_what_keras_computed(keras: Path, converted: Path, suffix: str) -> None:
     model = load(converted.with_suffix(suffix))
-    assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "same_upper"}
+    assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "same_upper", "bn_momentum": 0.99}
     for size in (224, 299, 333):
         probe = images(size, 1)
         exact, rounded = (forward(load(keras), probe, dtype=dtype)["logits"] for dtype in ("float64", "float32"))

@@ -152,7 +152,8 @@ def test_every_weight_is_read_under_its_name(saved: Path, name: str, suffix: str
     same(checkpoint.tensors, dict(zip(names, (values for *_, values in expected), strict=True)), dtype)
     if suffix != ".weights.h5":  # which says nothing about the model
         source = "model_config" if suffix == ".h5" else "config.json"
-        assert checkpoint.evidence == {"bn_epsilon": (1e-3, source), "pool_padding": ("same_upper", source)}
+        stated = {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99}
+        assert checkpoint.evidence == {name: (value, source) for name, value in stated.items()}
     if "nested" in name:
         inner = "xception" if suffix == ".h5" else "functional"
         assert checkpoint.notes[0] == f"unwrapped the nested model `{inner}`"
@@ -310,7 +311,7 @@ xconvert.build(sys.argv[3], "keras").save(sys.argv[4])
 """
     run(code, tmp_path, str(Path(__file__).parents[2] / "fixtures" / "timm.pth"), str(tmp_path / f"a{suffix}"))
     model = xconvert.load(tmp_path / f"a{suffix}", implementation="keras.applications")
-    assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "symmetric"}
+    assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "symmetric", "bn_momentum": 0.9}
 
 
 def test_what_keras_2_says_of_its_layers_agrees(tmp_path: Path) -> None:

@@ -250,7 +250,7 @@ from xconvert.backends.mindspore import build
 from xconvert.model import Depth
 from xconvert.probe import images
 weights = dict(np.load(sys.argv[1] + "/weights.npz"))
-values = {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
+values = {"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.9}
 layers = families()["xception"].build(Depth(3, 8), True, values)
 net = build(layers, weights, {})
 names = [parameter.name for parameter in net.get_parameters()]

@@ -27,7 +27,7 @@ network.save(sys.argv[2])
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("family", ZOO)
 def test_a_keras_model_saved_whole_remembers_everything(tmp_path: Path, family: str, suffix: str) -> None:
-    attributes = {"bn_epsilon": 2e-3, **ODD.get(family, {})}
+    attributes = {"bn_epsilon": 2e-3, "bn_momentum": 0.97, **ODD.get(family, {})}
     model = narrow(2, family=family, **attributes)
     assert safetensors.FORMAT.write
     safetensors.FORMAT.write(tmp_path / "a.safetensors", checkpoint(model, ZOO[family]))

@@ -28,14 +28,14 @@ from xconvert.compare import EXACT, ROUNDINGS, relative_l2
 from xconvert.errors import RefusedError, UsageError
 from xconvert.model import Depth, Model
 from xconvert.probe import images
-from xconvert.verification import same_bits
+from xconvert.weights import same_bits
 
 pytestmark = pytest.mark.framework
 ROOT = Path(__file__).parents[2]
 NARROW = 16
 D41, D65, D71 = Depth(3, 8), Depth(3, 16), Depth(5, 16)  # blocks of the entry and middle flow
-ALIGNED = {"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0}
-DEEPLAB = {"bn_epsilon": 1e-3, "exit_dilation": 2, "head_scale": 0.5}
+ALIGNED = {"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0, "bn_momentum": 0.9}
+DEEPLAB = {"bn_epsilon": 1e-3, "exit_dilation": 2, "head_scale": 0.5, "bn_momentum": 0.99}
 STEM = {"entry.conv1": 32, "entry.conv2": 64}  # timm's deeper classes have one width of these
 
 
@@ -65,14 +65,16 @@ def aligned(zoo: str, network: str, kind: str, suffix: str, depth: Depth, divide
 
 
 def preact(network: str, kind: str, suffix: str, depth: Depth, epsilon: float, divide: int = NARROW) -> Row:
-    return Row("timm", kind, suffix, {"bn_epsilon": epsilon}, network, "xception_preact", depth, divide)
+    return Row("timm", kind, suffix, {"bn_epsilon": epsilon, "bn_momentum": 0.9}, network, "xception_preact", depth, divide)
 
 
 def paddle(network: str, kind: str, depth: Depth, divide: int = NARROW) -> Row:
-    return Row("paddleclas", kind, ".pdparams", {"bn_epsilon": 1e-5}, network, "xception_paddleclas", depth, divide)
+    return Row(
+        "paddleclas", kind, ".pdparams", {"bn_epsilon": 1e-5, "bn_momentum": 0.9}, network, "xception_paddleclas", depth, divide
+    )
 
 
-MINDCV_SEMANTICS = {"bn_epsilon": 1e-5, "pool_padding": "same_upper"}
+MINDCV_SEMANTICS = {"bn_epsilon": 1e-5, "pool_padding": "same_upper", "bn_momentum": 0.9}
 KERAS_FULL = Row("keras.applications", "keras-h5", ".h5", KERAS)
 MINDCV_FULL = Row("mindcv", "mindcv-ckpt", ".ckpt", MINDCV_SEMANTICS)
 HUB = Row("keras-hub", "hub-weights", ".weights.h5", KERAS, divide=NARROW)
@@ -254,7 +256,7 @@ def test_the_fold_of_half_the_features_is_exact(made: Callable[[Row], Made], tmp
     file = made(DEEPLAB_41)
     convert(file.path, tmp_path / "x.pth", to="torch", verify_with=["torch"])
     model = load(tmp_path / "x.pth")
-    assert model.values == ALIGNED | {"exit_dilation": 2}
+    assert model.values == ALIGNED | {"exit_dilation": 2, "bn_momentum": 0.99}
     halved = file.weights["predictions.weight"] * np.float32(0.5)
     assert same_bits(model.weights["predictions.weight"].read(), halved)
     epsilon = {"bn_epsilon": float(np.float32(1e-3))}

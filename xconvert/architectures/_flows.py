@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from xconvert.architectures._norms import Norms
 from xconvert.model import Depth, Layer
 
 XCEPTION_41, XCEPTION_65, XCEPTION_71 = Depth(3, 8), Depth(3, 16), Depth(5, 16)
@@ -47,10 +48,10 @@ def constants(depth: Depth) -> Mapping[str, int]:
     return {"entry": depth.entry, "blocks": blocks, "layers": 2 + 3 * (blocks + 2)}
 
 
-def convolution(name: str, start: str, width: int, epsilon: float, stride: int = 1) -> Iterator[Layer]:
+def convolution(name: str, start: str, width: int, norms: Norms, stride: int = 1) -> Iterator[Layer]:
     """A 3x3 convolution of the stem with one pixel of padding, a batch norm and a ReLU."""
     yield Layer(name, "conv", (start,), kernel=3, stride=stride, padding=1, width=width)
-    yield Layer(f"{name}.bn", "batch_norm", (name,), epsilon=epsilon)
+    yield norms.layer(f"{name}.bn", name)
     yield Layer(f"{name}.act", "relu", (f"{name}.bn",))
 
 

@@ -23,35 +23,36 @@ from xconvert.architectures._flows import (
     entry_flow,
     middle_flow,
 )
+from xconvert.architectures._norms import Norms
 from xconvert.model import Depth, Family, Layer
 
 
 def build(depth: Depth, head: bool, attributes: Mapping[str, Any]) -> tuple[Layer, ...]:
     """The layers of an aligned Xception of ``depth``; without ``head`` it ends at the last activation.
 
-    ``attributes``: ``bn_epsilon`` (float), ``exit_dilation`` (1 or 2) of the last block's depthwise convolutions, and
-    ``head_scale``, what the classifier's input is multiplied with.
+    ``attributes``: ``bn_epsilon`` and ``bn_momentum`` (floats), ``exit_dilation`` (1 or 2) of the last block's depthwise
+    convolutions, and ``head_scale``, what the classifier's input is multiplied with.
     """
-    return tuple(_layers(depth, head, attributes["bn_epsilon"], attributes["exit_dilation"], attributes["head_scale"]))
+    return tuple(_layers(depth, head, Norms.of(attributes), attributes["exit_dilation"], attributes["head_scale"]))
 
 
-def _layers(depth: Depth, head: bool, epsilon: float, dilation: int, scale: float) -> Iterator[Layer]:
-    yield from convolution("entry.conv1", "image", 32, epsilon, stride=2)
-    yield from convolution("entry.conv2", "entry.conv1.act", 64, epsilon)
+def _layers(depth: Depth, head: bool, norms: Norms, dilation: int, scale: float) -> Iterator[Layer]:
+    yield from convolution("entry.conv1", "image", 32, norms, stride=2)
+    yield from convolution("entry.conv2", "entry.conv1.act", 64, norms)
     end = "entry.conv2.act"
     exit1 = Block("exit.block1", (728, 1024, 1024), 2)
     for block in (*entry_flow(depth, 3), *middle_flow(depth), exit1):
-        yield from _residual(block, end, epsilon)
+        yield from _residual(block, end, norms)
         end = f"{block.name}.add"
     for i, width in enumerate((1536, 1536, 2048), 1):
         name = f"exit.block2.sepconv{i}"
-        yield from _separable(name, end, width, epsilon, activated=True, dilation=dilation)
+        yield from _separable(name, end, width, norms, activated=True, dilation=dilation)
         end = f"{name}.pointwise.act"
     if head:
         yield from classifier(end, scale=scale)
 
 
-def _residual(block: Block, start: str, epsilon: float) -> Iterator[Layer]:
+def _residual(block: Block, start: str, norms: Norms) -> Iterator[Layer]:
     """Three times ReLU and separable convolution, the last one strided; plus the input, or its projection in the entry and
     exit flow (``middle`` keeps width and size).
     """
@@ -60,24 +61,24 @@ def _residual(block: Block, start: str, epsilon: float) -> Iterator[Layer]:
         name = f"{block.name}.sepconv{i}"
         yield Layer(f"{name}.act", "relu", (end,))
         stride = block.stride if i == len(block.widths) else 1
-        yield from _separable(name, f"{name}.act", width, epsilon, stride=stride)
+        yield from _separable(name, f"{name}.act", width, norms, stride=stride)
         end = f"{name}.pointwise.bn"
     skip = start
     if not block.name.startswith("middle"):
         skip = f"{block.name}.shortcut.bn"
         yield Layer(f"{block.name}.shortcut.conv", "conv", (start,), stride=block.stride, width=block.widths[-1])
-        yield Layer(skip, "batch_norm", (f"{block.name}.shortcut.conv",), epsilon=epsilon)
+        yield norms.layer(skip, f"{block.name}.shortcut.conv")
     yield Layer(f"{block.name}.add", "add", (end, skip))
 
 
 def _separable(
-    name: str, start: str, width: int, epsilon: float, *, stride: int = 1, dilation: int = 1, activated: bool = False
+    name: str, start: str, width: int, norms: Norms, *, stride: int = 1, dilation: int = 1, activated: bool = False
 ) -> Iterator[Layer]:
     """A depthwise and a pointwise convolution, a batch norm behind each, and with ``activated`` a ReLU behind that."""
     window = {"kernel": 3, "stride": stride, "padding": dilation, "dilation": dilation}
     parts: list[tuple[str, str, Mapping[str, Any]]] = []
     for half, options in (("depthwise", window), ("pointwise", {"width": width})):
-        parts += [(f"{name}.{half}", half, options), (f"{name}.{half}.bn", "batch_norm", {"epsilon": epsilon})]
+        parts += [(f"{name}.{half}", half, options), (f"{name}.{half}.bn", "batch_norm", norms._asdict())]
         parts += [(f"{name}.{half}.act", "relu", {})] * activated
     yield from chained(parts, start)
 
@@ -87,7 +88,8 @@ FAMILY = Family(
     describes="aligned Xception (DeepLab) of 41, 65 or 71 layers",
     source="Chen et al. 2018, arXiv:1802.02611; tensorflow/models, research/deeplab/core/xception.py",
     differs="strides instead of pooling, and normalises behind each convolution",
-    attributes={"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0},
+    # epsilon and momentum: xception_arg_scope, batch_norm_epsilon and batch_norm_decay
+    attributes={"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0, "bn_momentum": 0.9997},
     depths=depths(XCEPTION_41, XCEPTION_65, XCEPTION_71),
     build=build,
     constants=constants,

@@ -26,7 +26,7 @@ _OPTIONS = {"border_mode": "padding", "subsample": "strides", "bias": "use_bias"
 _DATA_FORMATS = {"tf": "channels_last", "th": "channels_first"}
 _KEPT = (
     *("kernel_size", "pool_size", "strides", "padding", "dilation_rate", "groups", "data_format", "use_bias", "activation"),
-    *("epsilon", "axis", "max_value", "negative_slope", "threshold", "scale", "offset"),
+    *("epsilon", "momentum", "axis", "max_value", "negative_slope", "threshold", "scale", "offset"),
 )
 
 Evidence = dict[str, tuple[Any, str]]
@@ -164,7 +164,8 @@ def _evidence(layers: list[Mapping[str, Any]], source: str) -> tuple[Evidence, l
     found: Evidence = {}
     notes = []
     for attribute, what, values in (
-        ("bn_epsilon", "batch norms have different epsilons", _epsilons(layers)),
+        ("bn_epsilon", "batch norms have different epsilons", _of_norms(layers, "epsilon")),
+        ("bn_momentum", "batch norms have different momentums", _of_norms(layers, "momentum")),
         ("pool_padding", "max-pools have different paddings", _paddings(layers)),
     ):
         if len(values) == 1:
@@ -177,13 +178,13 @@ def _evidence(layers: list[Mapping[str, Any]], source: str) -> tuple[Evidence, l
     return found, notes
 
 
-def _epsilons(layers: list[Mapping[str, Any]]) -> dict[Any, list[str]]:
-    """The epsilons of batch norms, each with the names of the layers that have it."""
+def _of_norms(layers: list[Mapping[str, Any]], option: str) -> dict[Any, list[str]]:
+    """The values of batch norms' ``option``, numbers between 0 and 1, each with the names of the layers that have it."""
     found: dict[Any, list[str]] = defaultdict(list)
     for options in layers:
-        epsilon = options.get("epsilon")
-        if options["class"] in _BATCH_NORMS and isinstance(epsilon, float) and 0 < epsilon < 1:
-            found[epsilon].append(options["name"])
+        value = options.get(option)
+        if options["class"] in _BATCH_NORMS and isinstance(value, float) and 0 < value < 1:
+            found[value].append(options["name"])
     return found
 
 

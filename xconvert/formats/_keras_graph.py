@@ -147,7 +147,7 @@ def _options(layer: Layer) -> tuple[str, dict[str, Any]]:
         options = {"kernel_size": [layer.kernel] * 2, "strides": [layer.stride] * 2, "padding": _padding(layer)}
         options |= {"dilation_rate": [layer.dilation] * 2, "use_bias": False}
     elif layer.op == "batch_norm":
-        options = {"epsilon": layer.epsilon}
+        options = {"epsilon": layer.epsilon, "momentum": layer.momentum}
     elif layer.op == "relu":
         options = {"activation": "relu"}
     return _CLASSES[layer.op], options

@@ -148,6 +148,7 @@ def _layer(path: Path, node: Node) -> Layer:
         epsilon=decimal("epsilon", 0.0),
         dilation=first("dilations", 1),
         scale=decimal("alpha", 1.0),
+        momentum=decimal("momentum", 0.0),
     )
 
 
@@ -191,6 +192,7 @@ def evidence(layers: Sequence[Layer]) -> dict[str, tuple[Any, str]]:
         "pool_padding": ["symmetric" if layer.padding == 1 else layer.padding for layer in layers if layer.op == "max_pool"],
         "exit_dilation": [layer.dilation for layer in last],
         "head_scale": [layer.scale for layer in layers if layer.op == "linear"],
+        "bn_momentum": [layer.momentum for layer in layers if layer.op == "batch_norm" and 0 < layer.momentum < 1],
     }
     agreed = {name: values[0] for name, values in found.items() if values and all(value == values[0] for value in values)}
     if isinstance(agreed.get("pool_padding"), int):

@@ -41,7 +41,7 @@ def read_state_dict(
             tensors[checked_name(path, name)] = tensor_of(value, locate(value.storage), order)
         else:
             skipped.append(name)
-    notes += left_out(skipped)
+    notes += left_out(skipped) + _uncounted(chosen)
     return Checkpoint(tensors, _metadata(chosen), averages=bool(choice.ema), notes=tuple(notes), format=format_name)
 
 
@@ -50,16 +50,37 @@ def left_out(names: Sequence[str]) -> list[str]:
     return [f"left out {_listed(names)}, not {'tensors' if len(names) > 1 else 'a tensor'}"] if names else []
 
 
+def _uncounted(chosen: Mapping[str, Any]) -> list[str]:
+    """The note on batch norms without their count of steps, where the state dict states versions of its modules: from version 2
+    on PyTorch asks for it (torch/nn/modules/batchnorm.py, ``_load_from_state_dict``); without a version it makes up a zero.
+    """
+    counted = [
+        f"{name}.num_batches_tracked".removeprefix(".")
+        for name, entries in _modules(chosen).items()
+        if isinstance(entries, dict) and isinstance(version := entries.get("version"), int) and version >= 2
+        if f"{name}.running_mean".removeprefix(".") in chosen
+    ]
+    lacking = sum(name not in chosen for name in counted)
+    told = f"lacks {lacking} of {len(counted)} `num_batches_tracked`, of no effect on answers, that strict loading asks for"
+    return [told] if lacking else []
+
+
+def _modules(chosen: Mapping[str, Any]) -> dict[Any, Any]:
+    """What ``torch.save`` keeps of each module beside a state dict, by the module's name."""
+    state = getattr(chosen, "state", None)
+    modules = state.get("_metadata") if isinstance(state, dict) else None
+    return modules if isinstance(modules, dict) else {}
+
+
 def _metadata(chosen: Mapping[str, Any]) -> dict[str, str]:
     """What ``torch.save`` keeps beside a state dict: the text under the empty name of its ``_metadata``.
 
     A network inside another module, such as ``DataParallel``, has its own record under that module's name for it.
     """
-    state = getattr(chosen, "state", None)
-    modules = state.get("_metadata") if isinstance(state, dict) else None
-    texts = [_texts(entries) for entries in modules.values()] if isinstance(modules, dict) else []
+    modules = _modules(chosen)
+    texts = [_texts(entries) for entries in modules.values()]
     records = {entries["xconvert"] for entries in texts if "xconvert" in entries}
-    found = _texts(modules.get("")) if isinstance(modules, dict) else {}
+    found = _texts(modules.get(""))
     return {"xconvert": records.pop(), **found} if len(records) == 1 else found  # two networks in one file: neither
 
 
