@@ -11,3 +11,29 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What tests found out beside passing, from whichever worker they ran in: lines to tell, and the table of injected faults."""
+
+    def recorded(key: str) -> Iterator[Any]:
+        for report in (report for reports in terminalreporter.stats.values() for report in reports):
+            if getattr(report, "when", "") == "call":
+                yield from (value for name, value in report.user_properties if name == key)
+
+    cells = {(name, family): tuple(cell) for name, family, *cell in recorded("mutation")}
+    lines = [*recorded("told")]
+    if cells:
+        import tests.mutants  # noqa: F401  (enters the faults)
+        from tests.mutations import table
+
+        lines = [*table(cells), *lines]
+    if pairs := [*recorded("pairs")]:
+        raised, count = (sum(pair[i] for pair in pairs) for i in range(2))
+        lines.append(f"false alarms: {raised} of {count} good pairs ({raised / count:.1%})")
+    if lines:
+        terminalreporter.section("faults and good pairs")
+        terminalreporter.write("\n".join([*lines, ""]))

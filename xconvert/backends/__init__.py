@@ -26,12 +26,13 @@ from xconvert.plugins import discover
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One forward pass.
+    """One forward pass, or one step of training.
 
     ``layers`` and ``weights`` (``"<layer>.<parameter>"``, canonical axes) describe the graph; ``names`` gives each
     layer with parameters the name that a module or Keras layer has in the implementation at hand, and ``published`` is what
     its zoo calls the network, if it publishes it; ``path`` is a file that the framework loads itself. ``images``: (N, H, W,
     channels), already normalised. ``dtype``: ``"float32"`` or ``"float64"``. ``taps``: layers whose activations are wanted.
+    ``labels``: (N,) int64, the class of each image, to train a classifier with.
     """
 
     layers: tuple[Layer, ...]
@@ -42,6 +43,7 @@ class Job:
     names: Mapping[str, str] = field(default_factory=dict)
     published: str = ""
     path: Path | None = None
+    labels: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,14 @@ class Backend:
     can load as ``Job.path``, the one to write first; a class needs one. ``run`` returns activations by layer name, maps as
     (N, H, W, C), always those of the last layer, and of ``taps`` as far as it can see them.
     ``build(layers, weights, names, record)`` makes the framework's own kind of module; None where there is none.
+
+    ``train`` takes one step of training, forward and back, without changing a weight, and returns ``"loss"``: the mean softmax
+    cross-entropy of ``Job.labels``, or mean(features²) / 2 of a network without a head; ``"<layer>.<parameter>"``: the gradients
+    in canonical axes; and ``"<layer>.mean"``, ``"<layer>.variance"``: the running statistics after it. None where no step can be
+    taken: ``untrained`` says why. ``variance``: which variance of the batch enters the running one, divided by n or by n - 1.
+    ``single``: what training holds in float32, whatever it computes in: the epsilon or momentum of batch norms, or the 1 / n by
+    which an average over n pixels hands its gradient back. ``kept``: what stays as in inference while the rest is trained, in a
+    clause.
     """
 
     name: str
@@ -62,6 +72,11 @@ class Backend:
     run: Callable[[Job], dict[str, Array]]
     opens: tuple[str, ...] = ()
     build: Callable[..., Any] | None = None
+    train: Callable[[Job], dict[str, Array]] | None = None
+    untrained: str = ""
+    variance: Literal["biased", "unbiased"] = "biased"
+    single: tuple[Literal["epsilon", "momentum", "average"], ...] = ()
+    kept: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -71,7 +86,7 @@ class Backend:
     @property
     def installed(self) -> bool:
         """Whether everything it imports can be found, here or in the Python that is set for it."""
-        return _python(self.name) != sys.executable or not self.missing
+        return python_of(self.name) != sys.executable or not self.missing
 
 
 def backends() -> dict[str, Backend]:
@@ -130,6 +145,34 @@ def forward_each(
         yield out
 
 
+def train(
+    model: Model,
+    images: Array,
+    labels: Array | None = None,
+    *,
+    backend: str = "numpy",
+    dtype: str = "float32",
+    taps: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
+    published: str = "",
+    path: Path | None = None,
+) -> dict[str, Array]:
+    """Take one step of training with ``images`` (N, H, W, channels), already normalised, of the classes ``labels`` (N,).
+
+    Returns loss, gradients and running statistics as ``Backend.train`` says, and where the backend shows them the activations of
+    ``taps``; no weight is changed. A network without a head takes no labels. The other arguments are those of ``forward``. Raises
+    ``UsageError`` as ``forward`` does, for labels that do not fit, and for a backend that cannot train, with the reason.
+    """
+    executor = find(backend)
+    if executor.train is None:
+        raise UsageError(f"backend `{backend}` cannot train", facts=[executor.untrained] if executor.untrained else [])
+    _check_images(model, images)
+    _check_labels(model, images, labels)
+    weights = {name: tensor.read() for name, tensor in model.weights.items()}
+    job = Job(model.layers, weights, images, dtype, tuple(taps), names or {}, published, path, labels if model.head else None)
+    return executor.train(job) if backend == "numpy" else next(run_apart(executor, model, [job], train=True))
+
+
 def find(name: str) -> Backend:
     """The backend called ``name``; raises ``UsageError`` when there is none or it is not installed."""
     known = backends()
@@ -157,8 +200,11 @@ def _not_installed(backend: Backend, *hints: str) -> UsageError:
     return UsageError(f"backend `{backend.name}` needs the package `{backend.missing[0]}`", hints=[extra, *hints])
 
 
-def run_apart(backend: Backend, model: Model, jobs: Sequence[Job]) -> Iterator[dict[str, Array]]:
-    """Run ``jobs``, which differ in their images alone, in a Python process of their own; arrays travel as ``.npz``."""
+def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: bool = False) -> Iterator[dict[str, Array]]:
+    """Run ``jobs``, which differ in their images alone, in a Python process of their own; arrays travel as ``.npz``.
+
+    ``train``: a step of training each, instead of a forward pass.
+    """
     job = jobs[0]
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
         description = {
@@ -172,13 +218,15 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job]) -> Iterator[d
             "names": dict(job.names),
             "published": job.published,
             "path": str(job.path.resolve()) if job.path else None,
+            "train": train,
         }
         Path(folder, "job.json").write_text(json.dumps(description))
         plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
         savez(Path(folder, "weights.npz"), **plain)  # npz knows no bfloat16
         np.savez(Path(folder, "images.npz"), *(j.images for j in jobs))
-        command = [_python(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
+        np.savez(Path(folder, "labels.npz"), *(j.labels for j in jobs if j.labels is not None))
+        command = [python_of(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment(train), check=False)  # noqa: S603
         if done.returncode:
             raise _failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
         for i in range(len(jobs)):
@@ -203,13 +251,17 @@ def _variable(name: str) -> str:
     return "XCONVERT_PYTHON_" + name.upper().replace(".", "_").replace("-", "_")
 
 
-def _python(name: str) -> str:
+def python_of(name: str) -> str:
     """The Python that runs a backend: a setting, because a framework may need an environment of its own."""
     return os.environ.get(_variable(name), sys.executable)
 
 
-def _environment() -> dict[str, str]:
-    return {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **os.environ}
+def _environment(train: bool) -> dict[str, str]:
+    """What a backend's process starts with: what the user set, else this. TensorFlow 2.21's oneDNN kernels have been seen to
+    corrupt the heap when a narrow Xception is trained (``tests/conftest.py``).
+    """
+    training = {"TF_ENABLE_ONEDNN_OPTS": "0"} if train else {}
+    return {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **training, **os.environ}
 
 
 def _check_images(model: Model, images: Array) -> None:
@@ -219,3 +271,13 @@ def _check_images(model: Model, images: Array) -> None:
             f"images have shape {images.shape}, the network takes (N, H, W, {first.shape[2]})",
             hints=["channels come last; transpose (N, C, H, W) images with `images.transpose(0, 2, 3, 1)`"],
         )
+
+
+def _check_labels(model: Model, images: Array, labels: Array | None) -> None:
+    if not model.head:
+        return
+    count = model.weights[f"{model.layers[-1].name}.bias"].shape[0]
+    if labels is None or labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise UsageError(f"a classifier is trained with a label for each of the {len(images)} images, whole numbers (N,)")
+    if labels.min() < 0 or labels.max() >= count:
+        raise UsageError(f"the labels are classes 0 to {count - 1}, found {labels.min()} to {labels.max()}")

@@ -10,6 +10,7 @@ import numpy as np
 from xconvert.model import Array, Layer
 
 Step = Callable[[Layer, list[Any]], Any]
+STATISTICS = ("mean", "variance")  # the parameters of a batch norm that no gradient moves
 
 
 def execute(layers: Sequence[Layer], image: Any, step: Step, wanted: Collection[str]) -> dict[str, Any]:

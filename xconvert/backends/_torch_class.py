@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from xconvert.backends import Job
 from xconvert.backends._class import refuse_widths, visible
-from xconvert.backends.torch import channels_last, read_state
+from xconvert.backends.torch import as_tensor, channels_last, read_state, step
 from xconvert.model import Array
 
 
@@ -32,14 +30,28 @@ def activations(module: Any, job: Job, features: Callable[[Any], Any]) -> dict[s
     import torch
 
     module.eval().to(getattr(torch, job.dtype))
+    headed = any(layer.op == "linear" for layer in job.layers)
     seen: dict[str, Array] = {}
     for name, path in visible(job, dict(module.named_modules()), _activates).items():
         module.get_submodule(path).register_forward_hook(_keep(seen, name))
-    images = torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
     with torch.inference_mode():
-        headed = any(layer.op == "linear" for layer in job.layers)
-        seen[job.layers[-1].name] = channels_last(module(images) if headed else features(images))
+        seen[job.layers[-1].name] = channels_last((module if headed else features)(as_tensor(job)))
     return seen
+
+
+def train(module: Any, job: Job, features: Callable[[Any], Any]) -> dict[str, Array]:
+    """One step of training of ``module`` as ``Backend.train`` says, in ``job.dtype``; ``features`` as for ``activations``.
+
+    Dropout stays as in inference, because its masks are random.
+    """
+    import torch
+    from torch import nn
+
+    module.train().to(getattr(torch, job.dtype))
+    for part in module.modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd):
+            part.eval()
+    return step(module, module if job.layers[-1].op == "linear" else features, job.names, job)
 
 
 def _keep(seen: dict[str, Array], name: str) -> Callable[[Any, Any, Any], None]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.backends.numpy import window
 from xconvert.model import Array, Layer
 
@@ -115,7 +115,7 @@ def _layer(layer: Layer, depthwise: Layer | None, arrays: Sequence[Array], **com
             return symmetric_max_pooling()(layer.kernel, layer.stride, layer.padding, **common)
         return layers.MaxPooling2D(layer.kernel, layer.stride, _padding(layer), **common)
     if layer.op == "batch_norm":
-        return layers.BatchNormalization(epsilon=layer.epsilon, **common)
+        return layers.BatchNormalization(epsilon=layer.epsilon, momentum=layer.momentum, **common)
     if layer.op == "linear":
         return layers.Dense(arrays[0].shape[1], **common)
     if layer.op == "relu":
@@ -192,14 +192,61 @@ def run(job: Job) -> dict[str, Array]:
     return {name: np.asarray(output) for name, output in zip(seen, keras.tree.flatten(computed), strict=True)}
 
 
+def train(job: Job) -> dict[str, Array]:
+    """One step of training in ``job.dtype``; of a ``.keras`` file with the model in it."""
+    import keras
+
+    if job.path and job.path.suffix == ".keras":
+        return step(_whole(job), job)
+    image, outputs = _network(job.layers, job.weights, job.names, {job.layers[-1].name}, job.dtype)
+    model = keras.Model(image, outputs[job.layers[-1].name])
+    if job.path:
+        model.load_weights(str(job.path))
+    return step(model, job)
+
+
+def step(model: Any, job: Job) -> dict[str, Array]:
+    """Loss, gradients and statistics of a functional ``model``, as ``Backend.train`` says, by Keras on TensorFlow.
+
+    What gets no gradient, as a layer that is not trainable, has one of zeros. Raises ``ValueError`` on another backend of Keras.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError("a step of training wants Keras on TensorFlow, set `KERAS_BACKEND`")
+    import tensorflow as tf
+
+    entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=job.dtype)
+    with tf.GradientTape() as tape:
+        output = model(job.images.astype(job.dtype), training=True)
+        loss = tf.reduce_mean(tf.square(output)) / 2 if job.labels is None else entropy(job.labels, output)
+    trained = model.trainable_variables
+    gradients = {v.path: g for v, g in zip(trained, tape.gradient(loss, [v.value for v in trained]), strict=True)}
+    found = {"loss": np.asarray(loss)}
+    made = {layer.name: layer for layer in model.layers}
+    for layer in job.layers:
+        for parameter, ours in layer.parameters.items():
+            variable = getattr(*_place(made, job, layer, parameter))
+            moved = variable if parameter in STATISTICS else gradients.get(variable.path)
+            array = np.zeros(variable.shape, job.dtype) if moved is None else np.asarray(moved)
+            found[f"{layer.name}.{parameter}"] = rearrange(array, AXES.get(layer.op, ours), ours)
+    return found
+
+
+def _place(made: Mapping[str, Any], job: Job, layer: Layer, parameter: str) -> tuple[Any, str]:
+    """The Keras layer that has a parameter of ours, and what it calls it."""
+    own, separable = (name.replace(".", "_") for name in (layer.name, layer.name.rpartition(".")[0]))
+    found = next(made[name] for name in (job.names.get(layer.name, ""), own, separable) if name in made)
+    if parameter == "weight":
+        return found, f"{layer.op}_kernel" if hasattr(found, "pointwise_kernel") else "kernel"
+    return found, f"moving_{parameter}" if parameter in STATISTICS else parameter
+
+
 def _opened(job: Job) -> tuple[Any, list[str]]:
     """The model in the file, and those of our layers whose outputs it gives: what xconvert names as they are called."""
     import keras
 
-    symmetric_max_pooling()
-    whole = keras.saving.load_model(job.path)
-    if whole.variables[0].dtype != job.dtype:
-        raise ValueError(f"the model in `{job.path}` computes in {whole.variables[0].dtype}")
+    whole = _whole(job)
     made = {layer.name: layer.output for layer in whole.layers}
     found: dict[str, Any] = {}
     for layer in job.layers:
@@ -211,12 +258,24 @@ def _opened(job: Job) -> tuple[Any, list[str]]:
     return keras.Model(whole.inputs, list(found.values())), list(found)
 
 
+def _whole(job: Job) -> Any:
+    """The model in a ``.keras`` file; raises ``ValueError`` where it computes in another precision."""
+    import keras
+
+    symmetric_max_pooling()
+    whole = keras.saving.load_model(job.path)
+    if whole.variables[0].dtype != job.dtype:
+        raise ValueError(f"the model in `{job.path}` computes in {whole.variables[0].dtype}")
+    return whole
+
+
 BACKEND = Backend(
     "keras",
     "the graph as a functional Keras model",
     requires=("keras", "tensorflow"),
     kind="graph",
     run=run,
+    train=train,
     build=build,
     opens=(".h5", ".weights.h5", ".keras"),
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from xconvert.backends import Backend, Job
 from xconvert.backends._keras_class import activations, load
+from xconvert.backends.keras import step
 from xconvert.model import Array
 
 TITLE = "keras-hub's Xception"
@@ -20,6 +21,20 @@ TITLE = "keras-hub's Xception"
 
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps``, as far as layers show them, and of the last layer. Widths and depth are free."""
+    flat, classifier = _loaded(job)
+    if classifier is None:
+        return activations(flat, job)
+    logits = np.asarray(classifier(job.images.astype(job.dtype), training=False))
+    return {**activations(flat, job), job.layers[-1].name: logits}
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training, of the layers strung into one model. Widths and depth are free."""
+    return step(_loaded(job)[0], job)
+
+
+def _loaded(job: Job) -> tuple[Any, Any]:
+    """The model that loads the job's file, and the classifier whose layers it has; None of a headless network."""
     import keras
     import keras_hub
 
@@ -29,12 +44,11 @@ def run(job: Job) -> dict[str, Array]:
     head = job.weights.get("predictions.weight")
     if head is None:
         load(backbone, job, TITLE)
-        return activations(backbone, job)
+        return backbone, None
     classifier = keras_hub.models.XceptionImageClassifier(backbone, num_classes=head.shape[1])
     flat = keras.Model(backbone.input, classifier.output_dense(classifier.pooler(backbone.output)))
     load(flat, job, TITLE)
-    logits = np.asarray(classifier(job.images.astype(job.dtype), training=False))
-    return {**activations(flat, job), job.layers[-1].name: logits}
+    return flat, classifier
 
 
 def _stacks(job: Job) -> tuple[list[list[int]], list[bool]]:
@@ -52,5 +66,11 @@ def _stacks(job: Job) -> tuple[list[list[int]], list[bool]]:
 
 
 BACKEND = Backend(
-    "keras-hub", TITLE, requires=("keras", "keras_hub", "tensorflow"), kind="class", run=run, opens=(".h5", ".weights.h5")
+    "keras-hub",
+    TITLE,
+    requires=("keras", "keras_hub", "tensorflow"),
+    kind="class",
+    run=run,
+    train=train,
+    opens=(".h5", ".weights.h5"),
 )

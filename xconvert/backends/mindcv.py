@@ -6,11 +6,9 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from xconvert.backends import Backend, Job
 from xconvert.backends._class import refuse_widths, visible
-from xconvert.backends.mindspore import channels_last, load
+from xconvert.backends.mindspore import SINGLE, as_tensor, channels_last, load, step
 from xconvert.model import Array
 
 TITLE = "MindCV's xception"
@@ -22,8 +20,18 @@ def run(job: Job) -> dict[str, Array]:
     Raises ``ValueError`` for float64, which MindSpore's convolutions do not compute on a CPU, and when the checkpoint has
     other widths than the class, whose input channels and classes alone are free.
     """
+    return _with_class(job, _activations)
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training, but for dropout, which stays as in inference because its masks are random. Raises as ``run`` does."""
+    return _with_class(job, _trained)
+
+
+def _with_class(job: Job, act: Callable[[Any, Job, Callable[[Any], Any]], dict[str, Array]]) -> dict[str, Array]:
+    """What ``act`` makes of the class with the weights of the job's file, the job, and what computes its answer."""
     if job.dtype != "float32":
-        raise ValueError("MindSpore's convolutions compute on a CPU in float32 alone")
+        raise ValueError(SINGLE)
     head = job.weights.get("predictions.weight")
     channels = job.weights[f"{job.layers[0].name}.weight"].shape[2]
     network = create(0 if head is None else head.shape[1], channels)
@@ -32,7 +40,7 @@ def run(job: Job) -> dict[str, Array]:
         if job.path is None:
             raise ValueError(f"{TITLE} wants a file to load")
         load(network, job.path)
-        return _activations(network, job, network if head is not None else network.forward_features)
+        return act(network, job, network if head is not None else network.forward_features)
     finally:  # a cell that dies with the interpreter writes an error of its own, after ours
         del network
         gc.collect()
@@ -51,15 +59,22 @@ def create(classes: int, channels: int) -> Any:
 
 
 def _activations(network: Any, job: Job, answer: Callable[[Any], Any]) -> dict[str, Array]:
-    import mindspore
-
     seen: dict[str, Array] = {}
     cells = dict(network.cells_and_names())
     for name, path in visible(job, cells, lambda cell: False).items():
         cells[path].register_forward_hook(_keep(seen, name))
-    images = mindspore.Tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
-    seen[job.layers[-1].name] = channels_last(answer(images))
+    seen[job.layers[-1].name] = channels_last(answer(as_tensor(job)))
     return seen
+
+
+def _trained(network: Any, job: Job, answer: Callable[[Any], Any]) -> dict[str, Array]:
+    from mindspore import nn
+
+    network.set_train(True)
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, nn.Dropout):
+            cell.set_train(False)
+    return step(network, answer, job.names, job)
 
 
 def _keep(seen: dict[str, Array], name: str) -> Callable[[Any, Any, Any], None]:
@@ -75,5 +90,8 @@ BACKEND = Backend(
     requires=("mindspore", "mindcv"),
     kind="class",
     run=run,
+    train=train,
+    variance="unbiased",
+    kept="dropout, because its masks are random",
     opens=(".ckpt", ".safetensors"),
 )

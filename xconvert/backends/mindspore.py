@@ -12,7 +12,7 @@ that the parameters compute the reference's function, not how its fast kernels r
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
 
 # Our parameters as attributes of MindSpore's cells, and the axes that those have where they are not ours.
 ATTRIBUTES = {"mean": "moving_mean", "variance": "moving_variance"}
 AXES = {"conv": "O I H W", "depthwise": "C 1 H W", "pointwise": "O I 1 1", "linear": "O I"}
+SINGLE = "MindSpore's convolutions compute on a CPU in float32 alone"
 
 
 def build(layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[str, str], record: str = "") -> Any:
@@ -109,7 +110,7 @@ def _cell(layer: Layer, arrays: Mapping[str, Array], dtype: str) -> Any:
 
     number = getattr(mindspore, dtype)
     if layer.op == "batch_norm":
-        cell: Any = nn.BatchNorm2d(len(arrays["gamma"]), eps=layer.epsilon, dtype=number)
+        cell: Any = nn.BatchNorm2d(len(arrays["gamma"]), eps=layer.epsilon, momentum=layer.momentum, dtype=number)
     elif layer.op == "linear":
         cell = nn.Dense(*arrays["weight"].shape, dtype=number)
     else:
@@ -191,18 +192,71 @@ def _exact_convolution(layer: Layer, x: Any, weight: Any) -> Any:
 
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C)."""
-    import mindspore
-
-    network = build(job.layers, {name: array.astype(job.dtype) for name, array in job.weights.items()}, job.names)
+    network = _filled(job)
     try:
-        if job.path:
-            load(network, job.path)
-        images = mindspore.Tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
-        outputs = network.activations(images, {*job.taps, job.layers[-1].name})
+        outputs = network.activations(as_tensor(job), {*job.taps, job.layers[-1].name})
         return {name: channels_last(output) for name, output in outputs.items()}
     finally:  # a cell that dies with the interpreter writes an error of its own, after ours
         del network
         gc.collect()
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training, eagerly, by MindSpore's autograd. Raises ``ValueError`` for float64, which its convolutions do not
+    compute on a CPU.
+    """
+    if job.dtype != "float32":
+        raise ValueError(SINGLE)
+    network = _filled(job)
+    try:
+        network.set_train(True)
+        return step(network, network, network.places, job)
+    finally:
+        del network
+        gc.collect()
+
+
+def step(network: Any, answer: Callable[[Any], Any], places: Mapping[str, str], job: Job) -> dict[str, Array]:
+    """Loss, gradients and statistics, as ``Backend.train`` says, of ``network``, which is in training mode already.
+
+    ``answer`` computes logits or the last map from (N, C, H, W); ``places``: layer → path of its cell. What gets no gradient, as
+    a parameter that is frozen, has one of zeros.
+    """
+    import mindspore
+    from mindspore import ops
+
+    def loss_of(images: Any) -> Any:
+        output = answer(images)
+        if job.labels is None:
+            return ops.square(output).mean() / 2
+        return ops.cross_entropy(output, mindspore.Tensor(job.labels.astype(np.int32)))
+
+    trained = network.trainable_params()
+    loss, found_gradients = mindspore.value_and_grad(loss_of, None, weights=trained)(as_tensor(job))
+    gradients = {p.name: gradient.asnumpy() for p, gradient in zip(trained, found_gradients, strict=True)}
+    found = {"loss": loss.asnumpy()}
+    cells = dict(network.cells_and_names())
+    for layer in job.layers:
+        for parameter, ours in layer.parameters.items():
+            tensor = getattr(cells[places[layer.name]], ATTRIBUTES.get(parameter, parameter))
+            array = tensor.asnumpy() if parameter in STATISTICS else gradients.get(tensor.name, np.zeros(tensor.shape, job.dtype))
+            found[f"{layer.name}.{parameter}"] = rearrange(array, AXES[layer.op] if parameter == "weight" else ours, ours)
+    return found
+
+
+def _filled(job: Job) -> Any:
+    """The network of a job with its weights, in ``job.dtype``."""
+    network = build(job.layers, {name: array.astype(job.dtype) for name, array in job.weights.items()}, job.names)
+    if job.path:
+        load(network, job.path)
+    return network
+
+
+def as_tensor(job: Job) -> Any:
+    """The images of a job as MindSpore takes them: (N, C, H, W)."""
+    import mindspore
+
+    return mindspore.Tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
 
 
 def load(network: Any, path: Path) -> None:
@@ -232,6 +286,8 @@ BACKEND = Backend(
     requires=("mindspore",),
     kind="graph",
     run=run,
+    train=train,
+    variance="unbiased",
     opens=(".ckpt", ".safetensors"),
     build=build,
 )

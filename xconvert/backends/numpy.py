@@ -134,10 +134,11 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
 
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name."""
-    weights = {name: np.ascontiguousarray(array, job.dtype) for name, array in job.weights.items()}
     images = job.images.astype(job.dtype)
     wanted = {*job.taps, job.layers[-1].name}
-    single = [execute(job.layers, image, lambda layer, inputs: _step(layer, inputs, weights), wanted) for image in images]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is the verifier's to tell
+        weights = {name: np.ascontiguousarray(array, job.dtype) for name, array in job.weights.items()}
+        single = [execute(job.layers, image, lambda layer, inputs: _step(layer, inputs, weights), wanted) for image in images]
     return {name: np.stack([outputs[name] for outputs in single]) for name in single[0]}
 
 
@@ -145,4 +146,11 @@ def _step(layer: Layer, inputs: list[Array], weights: Mapping[str, Array]) -> Ar
     return OPERATIONS[layer.op](*inputs, layer, *(weights[f"{layer.name}.{parameter}"] for parameter in layer.parameters))
 
 
-BACKEND = Backend("numpy", "the reference, in NumPy alone", requires=(), kind="graph", run=run)
+def train(job: Job) -> dict[str, Array]:
+    """One step of training in ``job.dtype``, by derivatives written out; the running variance takes the biased one."""
+    from xconvert.backends import _gradients  # which needs the operations above
+
+    return _gradients.train(job)
+
+
+BACKEND = Backend("numpy", "the reference, in NumPy alone", requires=(), kind="graph", run=run, train=train)

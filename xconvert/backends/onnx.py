@@ -53,5 +53,11 @@ def _channels_last(array: Array) -> Array:
 
 
 BACKEND = Backend(
-    "onnx", "the graph as a model for ONNX Runtime", requires=("onnxruntime",), kind="graph", run=run, opens=(".onnx",)
+    "onnx",
+    "the graph as a model for ONNX Runtime",
+    requires=("onnxruntime",),
+    kind="graph",
+    run=run,
+    opens=(".onnx",),
+    untrained="ONNX Runtime only infers",
 )

@@ -7,7 +7,7 @@ remainder. What has no weights (ReLU, pools, additions) is computed in ``forward
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
 
@@ -97,7 +97,7 @@ def _module(layer: Layer, arrays: Mapping[str, Array], dtype: str) -> Any:
     from paddle import nn
 
     if layer.op == "batch_norm":
-        module: Any = nn.BatchNorm2D(len(arrays["gamma"]), epsilon=layer.epsilon)
+        module: Any = nn.BatchNorm2D(len(arrays["gamma"]), epsilon=layer.epsilon, momentum=layer.momentum)
     elif layer.op == "linear":
         module = nn.Linear(*arrays["weight"].shape)
     else:
@@ -154,14 +154,57 @@ def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C)."""
     import paddle
 
+    network = _filled(job)
+    with paddle.no_grad():
+        outputs = network.activations(as_tensor(job), {*job.taps, job.layers[-1].name})
+    return {name: channels_last(output) for name, output in outputs.items()}
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training in ``job.dtype``, by Paddle's autograd and its own batch norms."""
+    network = _filled(job)
+    network.train()
+    return step(network, network, network.places, job)
+
+
+def step(network: Any, answer: Callable[[Any], Any], places: Mapping[str, str], job: Job) -> dict[str, Array]:
+    """Loss, gradients and statistics, as ``Backend.train`` says, of ``network``, which is in training mode already.
+
+    ``answer`` computes logits or the last map from (N, C, H, W); ``places``: layer → path of its sublayer. What gets no gradient,
+    as a parameter that is frozen, has one of zeros.
+    """
+    import paddle
+    from paddle.nn import functional as F
+
+    output = answer(as_tensor(job))
+    loss = output.square().mean() / 2 if job.labels is None else F.cross_entropy(output, paddle.to_tensor(job.labels))
+    loss.backward()
+    found = {"loss": loss.numpy()}
+    sublayers = dict(network.named_sublayers())
+    for layer in job.layers:
+        for parameter, ours in layer.parameters.items():
+            tensor = getattr(sublayers[places[layer.name]], ATTRIBUTES[parameter])
+            if parameter not in STATISTICS:
+                tensor = paddle.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            theirs = AXES.get(layer.op, ours) if parameter == "weight" else ours
+            found[f"{layer.name}.{parameter}"] = rearrange(tensor.numpy(), theirs, ours)
+    return found
+
+
+def _filled(job: Job) -> Any:
+    """The network of a job with its weights, in ``job.dtype``."""
     network = build(job.layers, job.weights, job.names)
     if job.path:
         load(network, job.path)
     network.to(dtype=job.dtype)
-    images = paddle.to_tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
-    with paddle.no_grad():
-        outputs = network.activations(images, {*job.taps, job.layers[-1].name})
-    return {name: channels_last(output) for name, output in outputs.items()}
+    return network
+
+
+def as_tensor(job: Job) -> Any:
+    """The images of a job as Paddle takes them: (N, C, H, W)."""
+    import paddle
+
+    return paddle.to_tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
 
 
 def load(network: Any, path: Path) -> None:
@@ -186,5 +229,13 @@ def channels_last(output: Any) -> Array:
 
 
 BACKEND = Backend(
-    "paddle", "the graph as a PaddlePaddle layer", requires=("paddle",), kind="graph", run=run, opens=(".pdparams",), build=build
+    "paddle",
+    "the graph as a PaddlePaddle layer",
+    requires=("paddle",),
+    kind="graph",
+    run=run,
+    train=train,
+    single=("epsilon", "momentum"),
+    opens=(".pdparams",),
+    build=build,
 )

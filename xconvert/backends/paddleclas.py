@@ -11,7 +11,7 @@ import numpy as np
 
 from xconvert.backends import Backend, Job
 from xconvert.backends._class import import_file, refuse_widths, visible
-from xconvert.backends.paddle import channels_last, load
+from xconvert.backends.paddle import as_tensor, channels_last, load, step
 from xconvert.model import Array
 
 FILES = ("xception.py", "xception_deeplab.py")
@@ -23,6 +23,37 @@ def run(job: Job) -> dict[str, Array]:
     Raises ``ValueError`` when PaddleClas publishes no network of this depth, and when the checkpoint has other widths than the
     class, whose classes alone are free.
     """
+    network = _loaded(job)
+    if job.dtype == "float64":
+        correct_epsilon(network)
+    return _activations(network, job)
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training, but for dropout, which stays as in inference because its masks are random. Raises as ``run`` does."""
+    from paddle import nn
+
+    network = _loaded(job)
+    network.train()
+    network.to(dtype=job.dtype)
+    for sublayer in network.sublayers():
+        if isinstance(sublayer, nn.Dropout):
+            sublayer.eval()
+    if job.layers[-1].op == "linear":
+        return step(network, network, job.names, job)
+    last: list[Any] = []
+    _before_pooling(network).register_forward_pre_hook(lambda layer, inputs: last.append(inputs[0]))
+    return step(network, lambda images: (network(images), last[-1])[1], job.names, job)
+
+
+def _before_pooling(network: Any) -> Any:
+    """The sublayer that takes the last map: the dropout, or in the class without one the pool."""
+    sublayers = dict(network.named_sublayers())
+    return sublayers.get("_drop") or sublayers["_exit_flow._pool"]
+
+
+def _loaded(job: Job) -> Any:
+    """The class with the weights of the job's file."""
     if not job.published:
         raise ValueError("PaddleClas publishes no network of this depth")
     head = job.weights.get("predictions.weight")
@@ -34,9 +65,7 @@ def run(job: Job) -> dict[str, Array]:
     if job.path is None:
         raise ValueError(f"{title} wants a file to load")
     load(network, job.path)
-    if job.dtype == "float64":
-        correct_epsilon(network)
-    return _activations(network, job)
+    return network
 
 
 def create(name: str, classes: int) -> Any:
@@ -94,12 +123,10 @@ def _activations(network: Any, job: Job) -> dict[str, Array]:
         sublayers[path].register_forward_post_hook(_keep(seen, name))
     last = job.layers[-1].name
     headless = job.layers[-1].op != "linear"
-    if headless:  # the last map is what the dropout takes, or in the class without one the pool
-        where = sublayers.get("_drop") or sublayers["_exit_flow._pool"]
-        where.register_forward_pre_hook(lambda layer, inputs: seen.update({last: channels_last(inputs[0])}))
-    images = paddle.to_tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
+    if headless:
+        _before_pooling(network).register_forward_pre_hook(lambda layer, inputs: seen.update({last: channels_last(inputs[0])}))
     with paddle.no_grad():
-        output = network(images)
+        output = network(as_tensor(job))
     return seen if headless else {**seen, last: channels_last(output)}
 
 
@@ -116,5 +143,8 @@ BACKEND = Backend(
     requires=("paddle", "paddleclas"),
     kind="class",
     run=run,
+    train=train,
+    single=("epsilon", "momentum", "average"),
+    kept="dropout, because its masks are random",
     opens=(".pdparams",),
 )

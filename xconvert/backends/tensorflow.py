@@ -6,7 +6,7 @@ There is no tree of layers: what counts are the names of the variables, ``<layer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.model import Array, Layer
 
 # Slim's names of our parameters (tf_slim/layers/layers.py: conv2d, separable_conv2d, batch_norm) …
@@ -35,9 +35,9 @@ def build(layers: Sequence[Layer], weights: Mapping[str, Array], names: Mapping[
 
     ``weights``: ``"<layer>.<parameter>"`` in canonical axes; their shapes decide every width. ``names``: layer → the scope of its
     variables, the layer's own name where it has none. Variables are float32, or float64 if any of ``weights`` is; the
-    statistics of batch norms are not trainable and never move. ``variables`` lists them; ``answer`` is the ``tf.function``
-    behind ``__call__``, to be saved as a signature. ``record``: JSON text, kept as an attribute. Raises ``ValueError`` when
-    two variables have one name.
+    statistics of batch norms are not trainable. Called with ``training=True`` batch norms take the statistics of the batch, and
+    move their own; without, nothing moves. ``variables`` lists them; ``answer`` is the ``tf.function`` behind the latter, to be
+    saved as a signature. ``record``: JSON text, kept as an attribute. Raises ``ValueError`` when two variables have one name.
     """
     scopes = {layer.name: names.get(layer.name, layer.name) for layer in layers}
     dtype = own_dtype(weights)
@@ -83,8 +83,7 @@ def _network_class() -> Any:
                     name = variable_name(layer, parameter, scopes[layer.name])
                     if name in found:
                         raise ValueError(f"two variables are called `{name}`")
-                    trained = parameter not in ("mean", "variance")
-                    found[name] = tf.Variable(array, trainable=trained, name=name)
+                    found[name] = tf.Variable(array, trainable=parameter not in STATISTICS, name=name)
             self.by_name = found
             self.variables_of = {
                 layer.name: {p: found[variable_name(layer, p, scopes[layer.name])] for p in layer.parameters} for layer in layers
@@ -93,20 +92,22 @@ def _network_class() -> Any:
             spec = tf.TensorSpec([None, None, None, channels], dtype, name="image")
             self.answer = tf.function(self._answer, input_signature=[spec])
 
-        def activations(self, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
+        def activations(self, images: Any, wanted: Sequence[str], training: bool = False) -> dict[str, Any]:
             """Outputs of the ``wanted`` layers by name, maps as (N, H, W, C)."""
-            return execute(self.graph, images, self._step, wanted)
+            return execute(self.graph, images, partial(self._step, training=training), wanted)
 
         def _answer(self, image: Any) -> Any:
             last = self.graph[-1].name
             return self.activations(image, [last])[last]
 
-        def __call__(self, images: Any) -> Any:
+        def __call__(self, images: Any, training: bool = False) -> Any:
             """Logits (N, classes), or the last map of a headless graph."""
-            return self.answer(images)
+            last = self.graph[-1].name
+            return self.activations(images, [last], training=True)[last] if training else self.answer(images)
 
-        def _step(self, layer: Layer, inputs: list[Any]) -> Any:
-            return _apply(layer, inputs, **self.variables_of[layer.name])
+        def _step(self, layer: Layer, inputs: list[Any], training: bool) -> Any:
+            apply = _normalised if training and layer.op == "batch_norm" else _apply
+            return apply(layer, inputs, **self.variables_of[layer.name])
 
     return Network
 
@@ -129,6 +130,20 @@ def _apply(layer: Layer, inputs: list[Any], **variables: Any) -> Any:
         scale = variables["gamma"] / tf.sqrt(variables["variance"] + layer.epsilon)
         return x * scale + (variables["beta"] - variables["mean"] * scale)
     return _window(layer, x, **variables)
+
+
+def _normalised(layer: Layer, inputs: list[Any], gamma: Any, beta: Any, mean: Any, variance: Any) -> Any:
+    """A batch norm in training: by the moments of the batch, of which the running statistics take their share.
+
+    The variance is the biased one, as ``tf.nn.moments`` gives it; only TensorFlow's fused kernel, which knows no float64, would
+    divide by n - 1.
+    """
+    import tensorflow as tf
+
+    now = tf.nn.moments(inputs[0], (0, 1, 2))
+    for running, moment in zip((mean, variance), now, strict=True):
+        running.assign(running * layer.momentum + moment * (1 - layer.momentum))
+    return tf.nn.batch_normalization(inputs[0], *now, beta, gamma, layer.epsilon)
 
 
 def _window(layer: Layer, x: Any, weight: Any = None) -> Any:
@@ -168,11 +183,38 @@ def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C)."""
     import tensorflow as tf
 
+    network = _filled(job)
+    outputs = network.activations(tf.constant(job.images.astype(job.dtype)), {*job.taps, job.layers[-1].name})
+    return {name: output.numpy() for name, output in outputs.items()}
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training in ``job.dtype``, by TensorFlow's gradients."""
+    import tensorflow as tf
+
+    network = _filled(job)
+    with tf.GradientTape() as tape:
+        output = network(tf.constant(job.images.astype(job.dtype)), training=True)
+        if job.labels is None:
+            loss = tf.reduce_mean(tf.square(output)) / 2
+        else:
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(job.labels, output))
+    gradients = tape.gradient(loss, network.variables_of)
+    found = {"loss": loss.numpy()}
+    for layer in job.layers:
+        for parameter, ours in layer.parameters.items():
+            moved = network.variables_of[layer.name][parameter] if parameter in STATISTICS else gradients[layer.name][parameter]
+            theirs = AXES.get(layer.op, ours) if parameter == "weight" else ours
+            found[f"{layer.name}.{parameter}"] = rearrange(moved.numpy(), theirs, ours)
+    return found
+
+
+def _filled(job: Job) -> Any:
+    """The network of a job with its weights, in ``job.dtype``."""
     network = build(job.layers, {name: array.astype(job.dtype) for name, array in job.weights.items()}, job.names)
     if job.path:
         load(network, job.path)
-    outputs = network.activations(tf.constant(job.images.astype(job.dtype)), {*job.taps, job.layers[-1].name})
-    return {name: output.numpy() for name, output in outputs.items()}
+    return network
 
 
 BACKEND = Backend(
@@ -181,6 +223,7 @@ BACKEND = Backend(
     requires=("tensorflow",),
     kind="graph",
     run=run,
+    train=train,
     build=build,
     opens=(".ckpt",),
 )

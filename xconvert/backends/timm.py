@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, _torch_class
 from xconvert.backends._torch_class import activations, load
 from xconvert.model import Array
 
@@ -15,6 +15,18 @@ def run(job: Job) -> dict[str, Array]:
     Raises ``ValueError`` when timm publishes no network of this depth, and when the checkpoint has other widths than the class,
     whose input channels and classes alone are free.
     """
+    module = _loaded(job)
+    return activations(module, job, module.forward_features)
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training; raises as ``run`` does."""
+    module = _loaded(job)
+    return _torch_class.train(module, job, module.forward_features)
+
+
+def _loaded(job: Job) -> Any:
+    """The class with the weights of the job's file."""
     if not job.published:
         raise ValueError("timm publishes no network of this depth")
     timm = import_timm()
@@ -23,7 +35,7 @@ def run(job: Job) -> dict[str, Array]:
     channels = job.weights[f"{job.layers[0].name}.weight"].shape[2]
     module = timm.create_model(job.published, num_classes=classes, in_chans=channels)
     load(module, job, f"timm's {job.published}")
-    return activations(module, job, module.forward_features)
+    return module
 
 
 def import_timm() -> Any:
@@ -47,5 +59,7 @@ BACKEND = Backend(
     requires=("torch", "torchvision", "timm", "safetensors"),
     kind="class",
     run=run,
+    train=train,
+    variance="unbiased",
     opens=(".safetensors", ".pth", ".pt"),
 )

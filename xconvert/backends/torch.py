@@ -7,7 +7,7 @@ weights (ReLU, pools, additions) is computed in ``forward`` and leaves no trace 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import execute, own_dtype
+from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
 
@@ -110,7 +110,7 @@ def _module(layer: Layer, arrays: Mapping[str, Array]) -> Any:
     from torch import nn
 
     if layer.op == "batch_norm":
-        module: Any = nn.BatchNorm2d(len(arrays["gamma"]), eps=layer.epsilon)
+        module: Any = nn.BatchNorm2d(len(arrays["gamma"]), eps=layer.epsilon, momentum=round(1 - layer.momentum, 12))
     elif layer.op == "linear":
         module = nn.Linear(*arrays["weight"].shape)
     else:
@@ -151,14 +151,56 @@ def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name; maps as (N, H, W, C)."""
     import torch
 
+    network = _filled(job).eval()
+    with torch.inference_mode():
+        outputs = network.activations(as_tensor(job), {*job.taps, job.layers[-1].name})
+    return {name: channels_last(output) for name, output in outputs.items()}
+
+
+def train(job: Job) -> dict[str, Array]:
+    """One step of training in ``job.dtype``, by PyTorch's autograd."""
+    network = _filled(job).train()
+    return step(network, network, network.places, job)
+
+
+def step(network: Any, answer: Callable[[Any], Any], places: Mapping[str, str], job: Job) -> dict[str, Array]:
+    """Loss, gradients and statistics, as ``Backend.train`` says, of ``network``, which is in training mode already.
+
+    ``answer`` computes logits or the last map from (N, C, H, W); ``places``: layer → path of its module. What gets no gradient,
+    as a parameter that is frozen, has one of zeros.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    output = answer(as_tensor(job))
+    loss = output.square().mean() / 2 if job.labels is None else F.cross_entropy(output, torch.from_numpy(job.labels))
+    loss.backward()
+    found = {"loss": loss.detach().numpy()}
+    for layer in job.layers:
+        for parameter, ours in layer.parameters.items():
+            tensor = getattr(network.get_submodule(places[layer.name]), ATTRIBUTES[parameter])
+            if parameter not in STATISTICS:
+                tensor = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+            theirs = AXES[layer.op] if parameter == "weight" else ours
+            found[f"{layer.name}.{parameter}"] = rearrange(tensor.detach().numpy(), theirs, ours)
+    return found
+
+
+def _filled(job: Job) -> Any:
+    """The network of a job with its weights, in ``job.dtype``."""
+    import torch
+
     network = build(job.layers, job.weights, job.names)
     if job.path:
         network.load_state_dict(read_state(job.path), strict=True)
-    network.eval().to(getattr(torch, job.dtype))
-    images = torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
-    with torch.inference_mode():
-        outputs = network.activations(images, {*job.taps, job.layers[-1].name})
-    return {name: channels_last(output) for name, output in outputs.items()}
+    return network.to(getattr(torch, job.dtype))
+
+
+def as_tensor(job: Job) -> Any:
+    """The images of a job as PyTorch takes them: (N, C, H, W)."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
 
 
 def read_state(path: Path) -> Any:
@@ -184,6 +226,8 @@ BACKEND = Backend(
     requires=("torch",),
     kind="graph",
     run=run,
+    train=train,
+    variance="unbiased",
     opens=(".safetensors", ".pth", ".pt"),
     build=build,
 )

@@ -14,14 +14,19 @@ from xconvert.model import Depth
 
 
 def main(folder: Path) -> None:
-    """Read ``job.json``, ``weights.npz`` and ``images.npz``; write ``out_<i>.npz`` for each array of images."""
+    """Read ``job.json``, ``weights.npz``, ``images.npz`` and ``labels.npz``; write ``out_<i>.npz`` for each array of images."""
     told = json.loads((folder / "job.json").read_text())
     layers = families()[told["family"]].build(Depth(*told["depth"]), told["head"], told["attributes"])
     weights = dict(np.load(folder / "weights.npz"))
+    backend = backends()[told["backend"]]
+    act = backend.train if told["train"] else backend.run
+    if act is None:
+        raise ValueError(backend.untrained)
     path = Path(told["path"]) if told["path"] else None
+    labels = list(np.load(folder / "labels.npz").values())
     for i, images in enumerate(np.load(folder / "images.npz").values()):
-        job = Job(layers, weights, images, told["dtype"], tuple(told["taps"]), told["names"], told["published"], path)
-        savez(folder / f"out_{i}.npz", **backends()[told["backend"]].run(job))
+        options = (told["dtype"], tuple(told["taps"]), told["names"], told["published"], path, labels[i] if labels else None)
+        savez(folder / f"out_{i}.npz", **act(Job(layers, weights, images, *options)))
 
 
 if __name__ == "__main__":
