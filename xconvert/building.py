@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from xconvert.backends import builder
-from xconvert.loading import load, record_of
+from xconvert.loading import load
 from xconvert.mappings import library
 from xconvert.model import Model
+from xconvert.provenance import record_of
 from xconvert.verification import native_names
 
 

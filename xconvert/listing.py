@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xconvert import formats, render
 from xconvert.architectures import families
-from xconvert.attributes import DEFINITIONS
+from xconvert.attributes import DEFINITIONS, in_training
 from xconvert.backends import backends
 from xconvert.counting import count
 from xconvert.implementation import Implementation, Published
 from xconvert.loading import interpret
 from xconvert.mappings import dialects, examine, library
+from xconvert.provenance import read_record
 from xconvert.verification import describe
 
 
@@ -34,6 +35,7 @@ def inspect(path: Path, *, key: str | None = None, ema: bool | None = None, **op
         "input_channels": first.shape[2],
         "widths": list(dict.fromkeys(widths)),
         "notes": list(model.notes),
+        "record": read_record(checkpoint, str(path)) or None,
     }
 
 
@@ -55,7 +57,24 @@ def inspect_text(told: Mapping[str, Any]) -> str:
     pairs += [(name, f"{a['value']!s:{width}}  {a['source']}") for name, a in told["attributes"].items()]
     pairs.append(("preprocessing", ", ".join(f"{k} {_plain(v)}" for k, v in told["preprocessing"].items())))
     pairs.append(("input values", input_range(told["preprocessing"])))
+    pairs += _written(told["record"]) if told["record"] else []
     return "\n".join([told["file"], *render.rows(pairs), *render.notes(told["notes"])])
+
+
+def _written(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What xconvert says in a file of how it was made: by which version and mapping, from what, with which changes."""
+    mapping, source = record.get("mapping"), record.get("source")
+    told = f"xconvert {record.get('version', 'of an unknown version')}"
+    if mapping:
+        told += f" with mapping {mapping.get('name', '')} (sha256 {mapping['sha256'][:12]}…)"
+    yield "written by", told
+    if source:
+        yield "from", f"{source.get('format', '')}, names of {source.get('implementation', '')} (sha256 {source['sha256'][:12]}…)"
+    for change in record.get("changes", ()):
+        yield change["action"], f"{change['attribute']} {change['source']} → {change['target']}"
+    yield "left out", ", ".join(record.get("omitted", ()))
+    if "content" in record:  # to compare them means to read them all
+        yield "tensors", f"sha256 {record['content'][:12]}… when written; `xconvert verify` compares"
 
 
 def input_range(preprocessing: Mapping[str, Any]) -> str:
@@ -100,7 +119,10 @@ def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
         "architectures": [
             {"name": f.name, "describes": f.describes, "attributes": list(f.attributes)} for f in families().values()
         ],
-        "attributes": [{"name": name, "describes": d.describes, "values": list(d.meanings)} for name, d in DEFINITIONS.items()],
+        "attributes": [
+            {"name": name, "describes": d.describes, "values": list(d.meanings), "training": d.training}
+            for name, d in DEFINITIONS.items()
+        ],
         "frameworks": [
             {"name": d.name, "names": list(d.default), "suffix": d.suffix} for d in known.dialects.values() if d.suffix in written
         ],
@@ -142,16 +164,16 @@ def _published(implementation: Implementation, published: Published) -> dict[str
 
 
 def everything_text(told: Mapping[str, Any], long: bool = False) -> str:
-    """``everything`` as tables of at the most 80 columns, or ``long``, 88, with the size of every published network."""
+    """``everything`` as tables of at the most 80 columns, without what matters in training alone; or ``long``, 88, with the
+    size of every published network.
+    """
     parts: list[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = []
     for family in told["architectures"]:
         own = [i for i in told["implementations"] if i["architecture"] == family["name"]]
         models = [(i["name"], model) for i in own for model in i["published"]]
-        head = ["implementation", "published as", *([] if long else family["attributes"])]
-        body = [
-            [zoo, model["name"], *(str(model["attributes"][a]) for a in family["attributes"] if not long)]
-            for zoo, model in models
-        ]
+        shown = [] if long else [a for a in family["attributes"] if not in_training(a)]
+        head = ["implementation", "published as", *shown]
+        body = [[zoo, model["name"], *(str(model["attributes"][a]) for a in shown)] for zoo, model in models]
         if long:
             head += ["trained", "+ statistics", "multiply-adds"]
             for row, (_, model) in zip(body, models, strict=True):

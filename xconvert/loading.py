@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xconvert import __version__, axes, formats
+from xconvert import axes, formats
 from xconvert.agreement import agree
+from xconvert.attributes import in_training
 from xconvert.attributes import parse as parse_attribute
-from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError, XconvertError
+from xconvert.errors import AmbiguousError, NetworkError, UsageError
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify, summarise
-from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Tensor
-from xconvert.preprocessing import preprocessing_problems
+from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
+from xconvert.provenance import fingerprint, read_record, record_of
 
 
 def load(
@@ -42,9 +43,23 @@ def load(
     ``XconvertError``, each saying what was found.
     """
     checkpoint = formats.read(Path(path), key, ema)
-    return interpret(
+    model = interpret(
         checkpoint, str(path), implementation=implementation, ema=ema, settings=settings, ignore=ignore, mappings=mappings
     )
+    record = read_record(checkpoint, str(path))
+    return replace(model, origin=Origin(str(path), checkpoint, record, cache(partial(fingerprint, path))))
+
+
+def load_pair(a: str | Path | Model, b: str | Path | Model, **options: Any) -> tuple[Model, Model]:
+    """Two networks that are to be compared; what is a ``Model`` already stays as it is. ``options`` are those of ``load`` for
+    ``a``; of them ``mappings`` and ``ignore`` hold for ``b`` too.
+    """
+    first = a if isinstance(a, Model) else load(a, **options)
+    shared = {name: value for name, value in options.items() if name in ("mappings", "ignore")}
+    try:
+        return first, b if isinstance(b, Model) else load(b, **shared)
+    except AmbiguousError as error:  # its hint is an option, and options speak of the first
+        raise AmbiguousError(error.message, facts=error.facts, hints=["name it first: options speak of the first file"]) from None
 
 
 def interpret(
@@ -95,12 +110,16 @@ def interpret(
 
 
 def _check_program(checkpoint: Checkpoint, model: Model, where: str) -> None:
-    """Raise ``NetworkError`` when the graph that a file states is not the one that its weights and attributes make."""
+    """Raise ``NetworkError`` when the graph that a file states is not the one that its weights and attributes make.
+
+    How it is trained is no part of what it computes, so momentum is left out.
+    """
     if checkpoint.program is None:
         return
     single = {layer.epsilon: float(str(np.float32(layer.epsilon))) for layer in model.layers}  # ONNX states it in float32
-    expected = tuple(replace(layer, width=0, epsilon=single[layer.epsilon]) for layer in model.layers)
-    for theirs, ours in zip_longest(checkpoint.program, expected):
+    expected = tuple(replace(layer, width=0, momentum=0.0, epsilon=single[layer.epsilon]) for layer in model.layers)
+    stated = tuple(replace(layer, momentum=0.0) for layer in checkpoint.program)
+    for theirs, ours in zip_longest(stated, expected):
         if theirs != ours:
             unlike = [f.name for f in fields(Layer) if getattr(theirs, f.name, None) != getattr(ours, f.name, None)]
             told = [f"{name} {getattr(theirs, name, 'missing')}, expected {getattr(ours, name, 'none')}" for name in unlike]
@@ -171,7 +190,8 @@ def _attributes(
     implementation: Implementation, checkpoint: Checkpoint, record: Mapping[str, Any], settings: Mapping[str, Any], where: str
 ) -> dict[str, Attribute]:
     """Each attribute with the best evidence there is: what the user set, the file itself, the mapping; in this
-    order. Our own names are no zoo's, so no mapping tells: raises ``AmbiguousError`` for what nothing else does.
+    order. Our own names are no zoo's, so no mapping tells: raises ``AmbiguousError`` for what nothing else does, unless it
+    matters in training alone and is then as published.
     """
     names = implementation.family.attributes
     if unknown := [name for name in settings if name not in names]:
@@ -187,6 +207,8 @@ def _attributes(
             chosen[name] = Attribute(parse_attribute(name, value), f"the file's {source}")
         elif not implementation.own:
             chosen[name] = Attribute(implementation.attributes[name], f"mapping {implementation.name}")
+        elif in_training(name):
+            chosen[name] = Attribute(implementation.attributes[name], f"as {implementation.family.name} was published")
     if unknown := [name for name in names if name not in chosen]:
         published = [f"--set {name}={implementation.attributes[name]}" for name in unknown]
         raise AmbiguousError(
@@ -215,34 +237,3 @@ def save(model: Model, implementation: Implementation, dialect: Dialect) -> Chec
     kept = model.metadata if implementation.name == model.implementation else {}  # such as Paddle's table of names
     metadata = {**kept, "xconvert": record_of(model, implementation)}
     return Checkpoint(tensors, metadata, dialect=dialect.family, graph=graph)
-
-
-def record_of(model: Model, implementation: Implementation) -> str:
-    """What no tensor shows, as the JSON text that travels with a file of ``model`` under the names of ``implementation``."""
-    published = implementation.model(model.depth)
-    return json.dumps(
-        {
-            "version": __version__,
-            "implementation": implementation.name,
-            **({"published": published.name} if published else {}),
-            "attributes": model.values,
-            "preprocessing": dict(model.preprocessing),
-        }
-    )
-
-
-def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
-    """Our record in a file that xconvert wrote, checked; empty for other files. Raises ``UnreadableError`` when
-    damaged.
-    """
-    text = checkpoint.metadata.get("xconvert")
-    if text is None:
-        return {}
-    try:
-        record = json.loads(text)
-        attributes = {name: parse_attribute(name, value) for name, value in record["attributes"].items()}
-        if preprocessing_problems(record["preprocessing"]) or not isinstance(record["implementation"], str):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, XconvertError):
-        raise UnreadableError(f"xconvert's own record in `{where}` is damaged", facts=[repr(text[:200])]) from None
-    return {"attributes": attributes, "preprocessing": record["preprocessing"], "implementation": record["implementation"]}

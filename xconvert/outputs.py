@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from xconvert.errors import UsageError
-from xconvert.formats import Format, locate
+from xconvert.formats import Format
+from xconvert.provenance import files_of
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def check_output(source: Path, path: Path, form: Format, force: bool) -> None:
     """Raise ``UsageError`` where writing ``path`` would touch the source, or without ``force`` any file that is there."""
     files = form.files(path)
     try:
-        sources = [*_files_of(source)]
+        sources = files_of(source)
         if any(file.exists() and any(file.samefile(s) for s in sources) for file in files):
             raise UsageError(f"`{path}` is the source itself", hints=["name another file with `-o`"])
         for file in files:
@@ -48,11 +49,3 @@ def check_output(source: Path, path: Path, form: Format, force: bool) -> None:
                 raise UsageError(f"`{other}` would be another checkpoint under the name `{path.name}`", hints=[hint])
     except OSError as error:
         raise UsageError(f"`{path}` cannot be written: {error.strerror}") from None
-
-
-def _files_of(source: Path) -> Iterator[Path]:
-    """The files of a checkpoint: the one that is mapped, and TensorFlow's shards beside it."""
-    mapped = locate(source)
-    yield mapped
-    if mapped.suffix == ".index":
-        yield from mapped.parent.glob(f"{mapped.stem}.data-*")
