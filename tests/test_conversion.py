@@ -21,7 +21,7 @@ from xconvert.compare import relative_l2
 from xconvert.errors import RefusedError, UsageError, VerificationError
 from xconvert.loading import load
 from xconvert.probe import images
-from xconvert.verification import same_bits
+from xconvert.weights import same_bits
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FILES = sorted(path.name for path in FIXTURES.iterdir() if path.with_name(path.name + ".answers.npz").exists())
@@ -55,6 +55,7 @@ def test_a_fixture_computes_what_the_real_class_answered(name: str) -> None:
         assert relative_l2(ours, answers[f"float32_{size}"]) < 8 * floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "to", "output", "accept"),
     [
@@ -85,6 +86,7 @@ def test_what_is_written_computes_what_was_read(folder: Path, source: str, to: s
     assert after.preprocessing == before.preprocessing
 
 
+@pytest.mark.slow
 def test_there_and_back_is_bit_exact_where_nothing_is_folded(folder: Path) -> None:
     convert(folder / "timm.pth", folder / "a.safetensors", to="cadene")
     convert(folder / "a.safetensors", folder / "b.npz", to="lornatang")
@@ -94,6 +96,7 @@ def test_there_and_back_is_bit_exact_where_nothing_is_folded(folder: Path) -> No
     assert all(same_bits(before[n].read(), after[n].read()) for n in before if "num_batches" not in n)
 
 
+@pytest.mark.slow
 def test_there_and_back_is_within_two_units_where_epsilon_is_folded_twice(folder: Path) -> None:
     convert(folder / "timm.pth", folder / "back.h5", to="keras")
     convert(folder / "back.h5", folder / "again.pth", to="timm")
@@ -206,7 +209,7 @@ def test_attributes_and_preprocessing_travel_with_the_file(folder: Path) -> None
     for output in ("a.pth", "a.safetensors", "a.npz"):
         convert(folder / "keras.h5", folder / output, to="torch", verify=False)
         model = load(folder / output)
-        assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "same_upper"}
+        assert model.values == {"bn_epsilon": 1e-5, "pool_padding": "same_upper", "bn_momentum": 0.99}
         assert model.attributes["pool_padding"].source == "the file, as xconvert wrote it"
         convert(folder / output, folder / f"{output}.h5", to="keras.applications")  # so nothing is refused on the way back
         assert verify(folder / "keras.h5", folder / f"{output}.h5", sizes=(75,), tolerance=1e-5).equal
@@ -224,6 +227,7 @@ def test_what_was_not_verified_does_not_say_so(folder: Path, capsys: pytest.Capt
     assert (folder / "a.pth").read_bytes() == (folder / "b.pth").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_default_output_is_beside_the_source(folder: Path) -> None:
     assert convert(folder / "keras.h5", to="torch").output == str(folder / "keras.pth")
     assert convert(folder / "keras.weights.h5", to="torch", force=True, verify=False).output == str(folder / "keras.pth")
@@ -325,6 +329,7 @@ def _creation(layers: list[str]):
     return order
 
 
+@pytest.mark.slow
 def test_a_keras_1_file_goes_by_position(folder: Path) -> None:
     keras_1(folder / "keras.h5", folder / "released.h5")
     assert "convolution2d_1/convolution2d_1_W" in formats.read(folder / "released.h5").tensors
@@ -333,6 +338,7 @@ def test_a_keras_1_file_goes_by_position(folder: Path) -> None:
     assert report.equal
 
 
+@pytest.mark.slow
 def test_swapped_batch_norms_of_a_keras_1_file_are_noticed_by_the_numbers(folder: Path) -> None:
     """batchnormalization_36 and _38 have one shape; two published readers disagree about them."""
     keras_1(folder / "keras.h5", folder / "swapped.h5", swap=True)
@@ -378,6 +384,7 @@ names_of     = "timm"
 [attributes]
 bn_epsilon   = 1e-4
 pool_padding = "symmetric"
+bn_momentum  = 0.9
 """
 
 

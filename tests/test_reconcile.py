@@ -86,11 +86,24 @@ def test_a_variance_that_cannot_be_folded_names_its_layer() -> None:
 
 def test_padding_is_refused_unless_accepted() -> None:
     model = narrow()
-    assert [c.action for c in reconcile(model, TORCH)[1]] == ["folded", "refused"]
+    assert [c.action for c in reconcile(model, TORCH)[1]] == ["folded", "refused", "training"]
     accepted, changes = reconcile(model, TORCH, accept=["pool_padding"])
-    assert [c.action for c in changes] == ["folded", "accepted"]
+    assert [c.action for c in changes] == ["folded", "accepted", "training"]
     assert accepted.values == TORCH
     assert reconcile(model, KERAS) == (model, ())
+
+
+def test_what_matters_in_training_alone_is_taken_over_and_no_answer_changes() -> None:
+    model = narrow()
+    other, changes = reconcile(model, {"bn_momentum": 0.9})
+    assert changes == (Change("bn_momentum", 0.99, 0.9, "training"),)
+    assert (other.values["bn_momentum"], other.attributes["bn_momentum"].source) == (0.9, "training")
+    assert other.weights is model.weights
+    assert {layer.momentum for layer in other.layers if layer.op == "batch_norm"} == {0.9}
+    assert other.values != model.values
+    assert other.inference == model.inference == {"bn_epsilon": 1e-3, "pool_padding": "same_upper"}
+    probe = images(75, 1)
+    assert np.array_equal(forward(model, probe)["logits"], forward(other, probe)["logits"])
 
 
 def test_the_effect_of_padding_is_measured_where_it_is() -> None:

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from xconvert import formats
+from xconvert import formats, provenance
 from xconvert.backends import find
+from xconvert.diagnosis import diagnose
 from xconvert.effects import first_parting, measure, refusal
 from xconvert.errors import UsageError, VerificationError, XconvertError
 from xconvert.implementation import Dialect, Implementation, Library, written_names
@@ -16,10 +17,11 @@ from xconvert.loading import interpret, load, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
 from xconvert.outputs import check_output, published
+from xconvert.parity import compare_networks, numpy_run
 from xconvert.probe import NATIVE, SIZES
 from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile, with_background, without_background
-from xconvert.report import Check, LayerError, Report
-from xconvert.verification import check_written, compare_backend, compare_models, describe, named, native_names
+from xconvert.report import Check, Report
+from xconvert.verification import check_written, describe, named, native_names, run_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,18 @@ class Target:
     path: Path
     wanted: Mapping[str, Any]
     framework: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A conversion that was found to be possible: ``intended`` is ``model`` with the attributes of the target, ``changes`` what
+    that took.
+    """
+
+    model: Model
+    intended: Model
+    changes: tuple[Change, ...]
+    target: Target
 
 
 def convert(
@@ -73,36 +87,28 @@ def convert(
     target = resolve(to, model, known, Path(source), Path(output) if output else None, layout)
     _check_names(model, accept, verify_with)
     intended, changes = reconcile(model, target.wanted, accept)
+    plan = Plan(model, intended, changes, target)
     if refused := [change for change in changes if change.action == "refused"]:
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
     check_output(Path(source), target.path, target.format, force)
     for backend in verify_with:
         _check_backend(backend, target, model)
     with published(target.path, target.format) as written:
-        report = _written(written, model, intended, changes, target, verify_with if verify else None, mappings)
-    return replace(report, output=str(target.path))
+        checkpoint = _write(plan, written, background)
+        report = _report(plan)
+        if verify:
+            report = _verified(report, plan, checkpoint, written, verify_with, mappings)
+    told = provenance.describe(model, target.path, backends=verify_with if verify else ())
+    return replace(report, output=str(target.path), provenance=told)
 
 
-def _written(
-    path: Path,
-    model: Model,
-    intended: Model,
-    changes: Sequence[Change],
-    target: Target,
-    backends: Sequence[str] | None,
-    mappings: Sequence[str | Path],
-) -> Report:
-    """Write ``intended`` to ``path`` and verify it, also with ``backends``; None: do not verify."""
-    checkpoint = save(intended, target.implementation, target.dialect)
-    assert target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
-    target.format.write(path, checkpoint)
-    if backends is None:
-        return _report(model, intended, changes, target, (), ())
-    checks, layers = _checked(path, checkpoint, model, intended, changes, target, backends, mappings)
-    report = _report(model, intended, changes, target, checks, layers)
-    if not report.equal:
-        raise _failed(report, target.path)
-    return report
+def _write(plan: Plan, path: Path, background: Literal["drop", "add"] | None) -> Checkpoint:
+    """Write what is intended to ``path``, with the record of what was done, and return it."""
+    done = [*provenance.background(background), *map(asdict, plan.changes)]
+    checkpoint = provenance.sealed(save(plan.intended, plan.target.implementation, plan.target.dialect), done)
+    assert plan.target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
+    plan.target.format.write(path, checkpoint)
+    return checkpoint
 
 
 def _check_names(model: Model, accept: Collection[str], backends: Sequence[str]) -> None:
@@ -174,65 +180,54 @@ def _stem(name: str) -> str:
     return name[: len(name) - len(ending)]
 
 
-def _checked(
-    path: Path,
-    written: Checkpoint,
-    model: Model,
-    intended: Model,
-    changes: Sequence[Change],
-    target: Target,
-    backends: Sequence[str],
-    mappings: Sequence[str | Path],
-) -> tuple[list[Check], list[LayerError]]:
-    """Everything verified about a file just written: what it holds, what it computes, what ``backends`` make of it."""
+def _verified(
+    report: Report, plan: Plan, written: Checkpoint, path: Path, backends: Sequence[str], mappings: Sequence[str | Path]
+) -> Report:
+    """``report`` with everything verified about the file just written to ``path``: what it holds, what it computes, what
+    ``backends`` make of it. Raises ``VerificationError`` where that is not what was ``written`` and meant.
+    """
+    target = plan.target
     try:
         found = formats.read(path)
         again = interpret(found, str(target.path), implementation=target.implementation.name, mappings=mappings)
     except XconvertError as error:
         told = f"`{target.path}` was not written: it could not be read again"
         raise VerificationError(told, facts=[error.message, *error.facts]) from None
-    checks = check_written(written, found, model, intended, changes, again)
-    accepted = {change.attribute: change.target for change in changes if change.action == "accepted"}
-    reference, _ = reconcile(model, accepted, accepted)  # what was accepted is not held against the result
-    layers = compare_models(reference, again, SIZES)
+    checks = check_written(written, found, plan.model, plan.intended, plan.changes, again)
+    accepted = {change.attribute: change.target for change in plan.changes if change.action == "accepted"}
+    reference, _ = reconcile(plan.model, accepted, accepted)  # what was accepted is not held against the result
+    folded = any(change.action == "folded" for change in plan.changes)
+    parity = compare_networks(reference, numpy_run(again), SIZES, calibrated=folded)
     for backend in backends:
-        loaded = path if _loads(backend, target, model) else None
-        errors = compare_backend(reference, again, backend, (*SIZES, NATIVE), "float32", native_names(backend, model), loaded)
+        loaded = path if _loads(backend, target, plan.model) else None
+        errors = compare_networks(reference, run_by(backend, again, "float32", loaded), (*SIZES, NATIVE), calibrated=True).layers
         parted = next((error for error in errors if not error.ok), None)
         told = f"relative L2 {errors[-1].relative:.1e} at {NATIVE}×{NATIVE}, allowed {errors[-1].allowed:.1e} (float32)"
         checks.append(Check(f"run by {backend}", parted is None, f"parts at `{parted.name}`: {told}" if parted else told))
-    return checks, layers
+    why = diagnose(reference, parity.parted, ("the source", "the result"), {}) if parity.parted else ()
+    report = replace(report, checks=tuple(checks), layers=parity.layers, agreement=parity.agreement, diagnoses=why)
+    if not report.equal:
+        raise _failed(report, target.path)
+    return replace(report, precision="float64")
 
 
-def _report(
-    model: Model,
-    intended: Model,
-    changes: Sequence[Change],
-    target: Target,
-    checks: Sequence[Check],
-    layers: Sequence[LayerError],
-) -> Report:
+def _report(plan: Plan) -> Report:
+    """What was done, before it is verified."""
+    model, target = plan.model, plan.target
     written = {
         "implementation": target.implementation.name,
         "format": target.format.name,
         "describes": target.format.describes,
-        "attributes": intended.values,
+        "attributes": plan.intended.values,
     }
-    told = [_told(change) for change in changes]
-    notes = (*model.notes, *_notes(model, intended, changes, target))
-    precision = "float64" if layers else ""
-    return Report(describe(model), written, tuple(checks), tuple(layers), tuple(told), notes, precision, omitted=model.omitted)
+    told = [change.told() for change in plan.changes]
+    notes = (*model.notes, *_notes(plan))
+    return Report(describe(model), written, changes=tuple(told), notes=notes, omitted=model.omitted)
 
 
-def _told(change: Change) -> dict[str, Any]:
-    """A change as JSON types, with the number of rewritten weights for their names."""
-    count, fold = len(change.weights), FOLDS.get(change.attribute)
-    plain = {name: value for name, value in asdict(change).items() if name != "weights"}
-    return {**plain, "count": count, "where": fold.where.format(count) if fold else ""}
-
-
-def _notes(model: Model, intended: Model, changes: Sequence[Change], target: Target) -> list[str]:
+def _notes(plan: Plan) -> list[str]:
     notes = []
+    model, intended, changes, target = plan.model, plan.intended, plan.changes, plan.target
     for change in changes:
         widened = {
             model.weights[name].dtype.name for name in change.weights if model.weights[name].dtype != intended.weights[name].dtype
@@ -275,4 +270,5 @@ def _failed(report: Report, path: Path) -> VerificationError:
     if first := report.first_divergence:
         where = f"`{first.name}` at {first.size}×{first.size}"
         facts.append(f"first layer to part: {where}, relative L2 {first.relative:.1e}, allowed {first.allowed:.1e}")
+    facts += [diagnosis.told for diagnosis in report.diagnoses]
     return VerificationError(f"`{path}` was not written: the result does not compute what the source does", facts=facts)

@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from xconvert.attributes import meaning
 from xconvert.backends import forward
 from xconvert.backends.numpy import output_size, pads
 from xconvert.compare import check_finite, compare
-from xconvert.errors import RefusedError
+from xconvert.errors import RefusedError, UsageError
 from xconvert.implementation import Implementation
 from xconvert.model import Layer, Model
-from xconvert.probe import NATIVE, images
+from xconvert.probe import NATIVE, SIZES, images
 from xconvert.reconcile import Change, reconcile
 
 
@@ -44,14 +46,46 @@ def measure(model: Model, change: Change, size: int = NATIVE) -> Effect:
     return Effect(change.attribute, size, parted, errors[-1].moved, unseen_sizes(model, other))
 
 
+def check_sizes(model: Model, sizes: Sequence[int]) -> None:
+    """Raise ``UsageError`` for no sizes at all, and for one that leaves no pixel of an image somewhere in the network."""
+    if not sizes:
+        raise UsageError("there is no size of images to compute", hints=["give one, such as `--sizes 75`"])
+    for size in sizes:
+        pixels = map_sizes(model.layers, size)
+        if min(pixels.values()) < 1:
+            raise UsageError(f"images of {size} pixels are too small for {model.family.name}", hints=["give 71 or more"])
+
+
+def normalisation(a: Model, b: Model, names: tuple[str, str]) -> tuple[str, ...]:
+    """A note where two models want images normalised differently, with what that does: both given the same photograph, each as
+    its own preprocessing says. It is no part of the network, so it fails nothing.
+    """
+    pairs = [[model.preprocessing.get(key) for key in ("mean", "std", "channels")] for model in (a, b)]
+    if pairs[0] == pairs[1] or not all(all(pair) for pair in pairs):
+        return ()
+    photograph = (images(SIZES[0], 1, 3).astype(np.float64) + 1) / 2
+    if a.weights[f"{a.layers[0].name}.weight"].shape[2] != 3:
+        return ()
+    batches = [(photograph[..., :: -1 if order == "BGR" else 1] - np.array(mean)) / np.array(std) for mean, std, order in pairs]
+    ours, theirs = (forward(a, batch, dtype="float64")[a.layers[-1].name] for batch in batches)
+    moved, output = float(np.abs(theirs - ours).max() / np.abs(ours).max()), "logits" if a.head else "features"
+    wants = [f"`{name}` mean {mean}, std {std}, {order}" for name, (mean, std, order) in zip(names, pairs, strict=True)]
+    told = f"images must be normalised differently: {', '.join(wants)}; the other way the {output} move by {moved:.1e}"
+    return (told,)
+
+
 def padded_sizes(layers: Sequence[Layer], size: int) -> dict[str, tuple[int, int]]:
     """Layer → pixels it adds before and after each axis, for square images of ``size`` pixels."""
-    sizes, padding = {"image": size}, {}
+    sizes = map_sizes(layers, size)
+    return {layer.name: pads(sizes[layer.inputs[0]], layer) for layer in layers}
+
+
+def map_sizes(layers: Sequence[Layer], size: int) -> dict[str, int]:
+    """Layer → pixels along an axis of its map, for square images of ``size`` pixels; below 1 where nothing is left."""
+    sizes = {"image": size}
     for layer in layers:
-        before = sizes[layer.inputs[0]]
-        padding[layer.name] = pads(before, layer)
-        sizes[layer.name] = output_size(before, layer)
-    return padding
+        sizes[layer.name] = output_size(sizes[layer.inputs[0]], layer)
+    return sizes
 
 
 def first_parting(model: Model, other: Model, size: int = NATIVE) -> str:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from xconvert.attributes import in_training
 from xconvert.errors import UsageError, XconvertError
 from xconvert.model import Array, Attribute, Model, Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of an attribute whose value differs: folded into weights, accepted as a difference, or refused."""
+    """What became of an attribute whose value differs: folded into weights, accepted as a difference, refused, or, where it
+    matters in ``"training"`` alone, that of the target, by which no answer changes.
+    """
 
     attribute: str
     source: Any
     target: Any
-    action: Literal["folded", "accepted", "refused"]
+    action: Literal["folded", "accepted", "refused", "training"]
     weights: tuple[str, ...] = ()  # those that a fold rewrote
+
+    def told(self) -> dict[str, Any]:
+        """The change as JSON types, with the number of rewritten weights, and where they are, for their names."""
+        count, fold = len(self.weights), FOLDS.get(self.attribute)
+        plain = {name: value for name, value in asdict(self).items() if name != "weights"}
+        return {**plain, "count": count, "where": fold.where.format(count) if fold else ""}
 
 
 Exact = Callable[[str], Array]  # a weight by its name, in float64
@@ -41,8 +50,8 @@ def reconcile(model: Model, wanted: Mapping[str, Any], accept: Collection[str] =
     """``model`` with the attributes in ``wanted``; those not named there are carried.
 
     An attribute with a fold (``bn_epsilon``, ``head_scale``) leaves the function as it was, up to one rounding of the
-    rewritten weights; any other difference is in the changes as accepted, if it is in ``accept``, or refused: then the
-    returned model computes another function.
+    rewritten weights; one that matters in training alone (``bn_momentum``) leaves it to the bit. Any other difference is in the
+    changes as accepted, if it is in ``accept``, or refused: then the returned model computes another function.
     """
     changes = []
     for name, target in wanted.items():
@@ -53,6 +62,8 @@ def reconcile(model: Model, wanted: Mapping[str, Any], accept: Collection[str] =
             rewritten = {weight: _folded(model, fold, weight, source, target) for weight in fold.weights(model)}
             model = replace(model, weights={**model.weights, **rewritten})
             changes.append(Change(name, source, target, "folded", tuple(rewritten)))
+        elif in_training(name):
+            changes.append(Change(name, source, target, "training"))
         else:
             changes.append(Change(name, source, target, "accepted" if name in accept else "refused"))
         model = replace(model, attributes={**model.attributes, name: Attribute(target, changes[-1].action)})
@@ -85,7 +96,7 @@ def _exact(model: Model) -> Exact:
 
 
 def _gammas(model: Model) -> tuple[str, ...]:
-    return tuple(f"{layer.name}.gamma" for layer in model.layers if layer.op == "batch_norm")
+    return tuple(name for name in model.weights if name.endswith(".gamma"))
 
 
 def fold_epsilon(weight: str, read: Exact, source: float, target: float) -> Array:
@@ -105,7 +116,7 @@ def fold_epsilon(weight: str, read: Exact, source: float, target: float) -> Arra
 
 
 def _classifier(model: Model) -> tuple[str, ...]:
-    return tuple(f"{layer.name}.weight" for layer in model.layers if layer.op == "linear")
+    return tuple(f"{name}.weight" for name in (n.removesuffix(".bias") for n in model.weights if n.endswith(".bias")))
 
 
 def _fold_scale(weight: str, read: Exact, source: float, target: float) -> Array:

@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
+from xconvert.attributes import in_training
 from xconvert.errors import XconvertError
-from xconvert.report import LayerError, Report
+from xconvert.report import LayerError, Report, Step, block
 
 WIDTH = 80
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -36,7 +37,16 @@ def rows(pairs: Iterable[tuple[str, str]]) -> list[str]:
     """Label and text in two columns."""
     kept = [(label, text) for label, text in pairs if text]
     width = max((len(label) for label, _ in kept), default=0)
-    return [f"  {click.style(label.ljust(width), dim=True)}  {clean(text)}" for label, text in kept]
+    below = "\n" + " " * (width + 4)
+    return [f"  {click.style(label.ljust(width), dim=True)}  {below.join(_wrapped(text, width + 4))}" for label, text in kept]
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """``text`` cleaned, in lines that fit beside a label; runs of blanks stay, as in columns, where one line does."""
+    cleaned = clean(text)
+    if len(cleaned) <= WIDTH - indent:
+        return [cleaned]
+    return textwrap.wrap(cleaned, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
 
 
 def notes(texts: Sequence[str]) -> list[str]:
@@ -59,10 +69,9 @@ def conversion(source: str, report: Report) -> str:
     target, pairs = report.target, [("source", network(report.source))]
     pairs.append(("target", f"{target['describes']}, names of {target['implementation']}"))
     changed = {change["attribute"] for change in report.changes}
-    for change in report.changes:
-        where = f" in {change['where']}" if change["count"] else ""
-        pairs.append((change["action"], f"{change['attribute']} {change['source']} → {change['target']}{where}"))
-    pairs += [("carried", f"{name} {value}") for name, value in target["attributes"].items() if name not in changed]
+    pairs += [_change(change) for change in report.changes]
+    kept = [name for name in target["attributes"] if name not in changed and not in_training(name)]
+    pairs += [("carried", f"{name} {target['attributes'][name]}") for name in kept]
     pairs += [
         (check.name, check.detail or "as the source")
         for check in report.checks
@@ -83,6 +92,14 @@ def conversion(source: str, report: Report) -> str:
     return "\n".join([head, *rows(pairs), told, *notes(report.notes)])
 
 
+def _change(change: Mapping[str, Any]) -> tuple[str, str]:
+    """What became of an attribute."""
+    told = f"{change['attribute']} {change['source']} → {change['target']}"
+    if change["action"] == "training":
+        told += " (no answer depends on it)"
+    return change["action"], told + (f" in {change['where']}" if change["count"] else "")
+
+
 def _output(report: Report) -> str:
     return "logits" if report.source.get("classes") else "features"
 
@@ -96,14 +113,41 @@ def _off(layer: LayerError) -> str:
 
 
 def verification(names: Sequence[str], report: Report, every: bool = False) -> str:
-    """The two sides, the checks, a table of layers against sizes, and the verdict."""
+    """The two sides, the checks, a table of layers against sizes, one of the answers, and the verdict with its reasons."""
     lines = []
     for name, told in zip(names, (report.source, report.target), strict=True):
         lines += [click.style(clean(name), bold=True), f"  {clean(network(told))}"]
-    lines += ["", *rows((check.name, ("" if check.ok else "DIFFERENT: ") + check.detail) for check in report.checks)]
+    checks = [(check.name, ("" if check.ok else "DIFFERENT: ") + check.detail) for check in report.checks]
+    words = {"refused": "differs", "training": "in training"}
+    changes = [
+        (words.get(change["action"], change["action"]), f"{change['attribute']} {change['source']} → {change['target']}")
+        for change in report.changes
+    ]
+    if checks or changes:
+        lines += ["", *rows([*checks, *changes])]
     if report.layers:
-        lines += ["", *_table(report, every)]
-    return "\n".join([*lines, "", verdict(report), *notes(report.notes)])
+        lines += ["", *_table(report, every), "", *_answers(report)]
+    if report.trials:
+        lines += ["", *_trials(report)]
+    if report.training:
+        lines += ["", *_training(report.training)]
+    return "\n".join([*lines, "", verdict(report), *reasons(report), *notes(report.notes)])
+
+
+def reasons(report: Report) -> list[str]:
+    """Why two networks part, a paragraph for each cause, and what to do about it."""
+    lines = []
+    for diagnosis in report.diagnoses:
+        rest = "; nothing else differs" if diagnosis.last and report.layers else ""
+        lines += _paragraph("why: ", "yellow", f"{diagnosis.kind}: {diagnosis.told}{rest}")
+    for hint in dict.fromkeys(diagnosis.hint for diagnosis in report.diagnoses if diagnosis.hint):
+        lines += _paragraph("hint:", "cyan", hint)
+    return lines
+
+
+def _paragraph(label: str, colour: str, text: str) -> list[str]:
+    folded = textwrap.wrap(clean(text), WIDTH - 6, break_long_words=False, break_on_hyphens=False)
+    return [click.style(label, fg=colour, bold=True) + " " + "\n      ".join(folded)]
 
 
 def _table(report: Report, every: bool) -> list[str]:
@@ -112,46 +156,87 @@ def _table(report: Report, every: bool) -> list[str]:
     for layer in report.layers:
         grid.setdefault(layer.name, {})[layer.size] = layer
     first = report.first_divergence
-    last = {_block(name): name for name in grid}  # a block's last layer
-    shown = [name for name in grid if every or name == last[_block(name)] or (first and name == first.name)]
-    width = max(len(name) for name in shown)
-    head = (
-        f"  {'layer':{width}}"
-        + "".join(f"{f'{s}×{s}':>11}" for s in sizes)
-        + f"{'allowed':>11}   {report.precision}, relative L2"
-    )
+    last = {block(name): name for name in grid}  # a block's last layer
+    shown = [name for name in grid if every or name == last[block(name)] or (first and name == first.name)]
+    caption = f"relative L2, {report.precision}"
+    width = max(len(name) for name in (caption, *shown))
+    head = f"  {caption:{width}}" + "".join(f"{f'{s}×{s}':>10}" for s in sizes) + f"{'allowed':>10}"
     lines = [click.style(head, dim=True)]
     for name in shown:
         cells = "".join(_cell(grid[name].get(size)) for size in sizes)
         allowed = min(layer.allowed for layer in grid[name].values())
         mark = click.style("  ← parts here", fg="red") if first and name == first.name else ""
-        lines.append(f"  {name:{width}}{cells}{allowed:>11.1e}{mark}")
+        lines.append(f"  {name:{width}}{cells}{allowed:>10.1e}{mark}")
     return lines
 
 
-def _block(name: str) -> str:
-    """What a layer is a part of: ``block3``, ``middle.block3``, or a layer by itself."""
-    match = re.match(r"(\w+\.)?block\d+|[^.]+(\.conv\d)?", name)
-    return match[0] if match else name
+def _answers(report: Report) -> list[str]:
+    """How far the outputs are apart, in every measure, by size."""
+    outputs = sorted(report.outputs, key=lambda output: output.size)
+    agreed = {agreement.size: agreement for agreement in report.agreement}
+    measures: list[tuple[str, list[str]]] = [
+        ("max absolute", [f"{o.maximum:.1e}" for o in outputs]),
+        ("max, of the largest", [f"{o.moved:.1e}" for o in outputs]),
+        ("root mean square", [f"{o.rms:.1e}" for o in outputs]),
+        ("1 - cosine", [f"{max(1 - o.cosine, 0):.1e}" for o in outputs]),
+    ]
+    if agreed:
+        told = [agreed[o.size] for o in outputs]
+        measures.append(("same top 1", [f"{t.top1} of {t.images}" for t in told]))
+        measures.append(("same top 5", [f"{t.top5} of {t.images}" for t in told]))
+    head = f"  {_output(report):22}" + "".join(f"{f'{o.size}×{o.size}':>10}" for o in outputs)
+    lines = [f"  {label:22}" + "".join(f"{cell:>10}" for cell in cells) for label, cells in measures]
+    return [click.style(head, dim=True), *lines]
+
+
+def _trials(report: Report) -> list[str]:
+    """The acceptance table, and its verdict: the largest of all."""
+    body = [
+        (str(t.seed), str(t.batch), f"{t.maximum:.1e}", f"{t.allowed:.1e}", t.same, "" if t.ok else "over") for t in report.trials
+    ]
+    worst = max(report.trials, key=lambda trial: trial.maximum)
+    same, images = sum(trial.top1 or 0 for trial in report.trials), sum(trial.batch for trial in report.trials)
+    agreed = f", top-1 agreement {same / images:.0%} of {images} images" if worst.top1 is not None else ""
+    lines = table(("seed", "batch", "max_abs_diff", "allowed", "same top 1", ""), body)
+    return [*lines, f"  max_abs_diff {worst.maximum:.1e} over all{agreed}"]
+
+
+def _training(step: Step) -> list[str]:
+    """One step of training: the loss, and the gradient and the statistics that are furthest apart."""
+    pairs = [("training", f"loss {step.losses[0]:.6g} against {step.losses[1]:.6g}")]
+    for label, errors in (("gradients", step.gradients), ("statistics", step.statistics)):
+        wrong = [error for error in errors if not error.ok]
+        worst = max(wrong or errors, key=lambda error: error.relative / error.allowed)
+        told = f"all {len(errors)} agree" if not wrong else f"DIFFERENT: {len(wrong)} of {len(errors)}"
+        pairs.append((label, f"{told}; worst `{worst.name}` {_off(worst)}"))
+    return [*rows(pairs), *notes(step.reasons)]
 
 
 def _cell(layer: LayerError | None) -> str:
     if layer is None:
-        return f"{'–':>11}"
-    return click.style(f"{layer.relative:>11.1e}", fg=None if layer.ok else "red")
+        return f"{'–':>10}"
+    return click.style(f"{layer.relative:>10.1e}", fg=None if layer.ok else "red")
 
 
 def verdict(report: Report) -> str:
-    """``equal`` or ``different``, and why."""
+    """``equal`` or ``different``, and in what."""
+    if report.equal:
+        told = ""
+        if report.outputs:
+            worst = max(report.outputs, key=lambda layer: layer.relative)
+            told = f": {_output(report)} agree, relative L2 {_off(worst)}"
+        told += "; so does a step of training" if report.training else ""
+        return click.style("equal", fg="green", bold=True) + told
     failed = next((check for check in report.checks if not check.ok), None)
-    if failed:
-        return click.style("different", fg="red", bold=True) + f": {failed.name}"
     if first := report.first_divergence:
         output = max(report.outputs, key=lambda layer: layer.relative)
-        moved = f"the output moves by {output.moved:.1e} of its largest value at {output.size}×{output.size}"
-        return click.style("different", fg="red", bold=True) + f": first at `{first.name}` ({first.size}×{first.size}); {moved}"
-    worst = max(report.outputs, key=lambda layer: layer.relative)
-    return click.style("equal", fg="green", bold=True) + f": {_output(report)} agree, relative L2 {_off(worst)}"
+        told = f"first at `{first.name}` ({first.size}×{first.size})\n"
+        told += f"  {_output(report)} move by {output.moved:.1e} of the largest at {output.size}×{output.size}"
+    elif failed:
+        told = failed.name
+    else:
+        told = "in training" if report.training and not report.training.ok else "beyond the tolerance in the acceptance table"
+    return click.style("different", fg="red", bold=True) + f": {told}"
 
 
 def title(text: str) -> str:

@@ -5,20 +5,45 @@ it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from xconvert.model import Array
+
 SCHEMA = 1  # of the JSON; raised when a field changes its meaning
+
+
+# What a diagnosis may be about.
+KINDS = (
+    "epsilon",  # another number is added to the variance
+    "padding",  # a pool or convolution pads on another side
+    "dilation",  # a convolution looks at other pixels
+    "scale",  # what a layer multiplies with is left out or done twice
+    "swapped",  # two layers or two tensors stand in each other's place
+    "moved",  # a layer has the weights of another one, as when blocks are counted from elsewhere
+    "transposed",  # a kernel has its axes in another order
+    "classes",  # the classes are shifted
+    "statistics",  # running statistics are missing, or a standard deviation stands where the variance belongs
+    "missing",  # a tensor was never loaded: it is as initialised
+    "preprocessing",  # the first convolution is made for other input values, or another order of channels
+    "activation",  # an activation or one side of an addition is left out
+    "precision",  # weights were rounded to fewer bits, or overflowed
+    "network",  # the two are different networks
+    "not finite",  # a weight is infinite or not a number, or a variance negative
+    "weights",  # other weights, of which no more can be said
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
     """How far one layer's activations are apart at one size.
 
-    ``relative``: largest relative L2 over the images, ||other - reference|| / ||reference - mean||; ``maximum``:
-    largest absolute difference; ``scale``: largest absolute reference value; ``allowed``: the tolerance for
-    ``relative``.
+    ``relative``: largest relative L2 over the images, ||other - reference|| / ||reference - mean||, which is held to ``allowed``;
+    ``maximum``: largest absolute difference; ``scale``: largest absolute reference value; ``rms``: root of the mean squared
+    difference; ``cosine``: least cosine similarity over the images; ``rounding``: ``relative`` of what rounding alone does to the
+    reference, 0 where nothing is rounded.
     """
 
     name: str
@@ -27,6 +52,9 @@ class LayerError:
     maximum: float
     scale: float
     allowed: float
+    rms: float = 0.0
+    cosine: float = 1.0
+    rounding: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -40,8 +68,8 @@ class LayerError:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON types."""
-        numbers = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in asdict(self).items()}
-        return numbers | {"ok": self.ok}
+        told: dict[str, Any] = _plain(self)
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +81,98 @@ class Check:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How the answers to ``images`` images of one size agree: for how many the first class, and the set of the first five, is
+    the same on both sides. Information only: a wrong epsilon moves logits by 2 % with 100 % agreement.
+    """
+
+    size: int
+    images: int
+    top1: int
+    top5: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why two networks part at ``layer``: a fault that, injected into the reference, gives what the other side computes there.
+
+    ``kind`` is one of ``KINDS``. ``told``: the fault in a clause; ``hint``: what to do about it. ``last``: whether, with this
+    and the diagnoses before it injected, nothing else differs.
+    """
+
+    kind: str
+    layer: str
+    told: str
+    hint: str = ""
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """What both sides computed at the layer where they part, for one image: (H, W) of the ``channel`` that differs most, or
+    the whole vector (C,) where a layer has no map; ``channel`` is then -1.
+    """
+
+    layer: str
+    size: int
+    channel: int
+    reference: Array
+    other: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of training on both sides: the loss of each, the gradient of every parameter and the running statistics after
+    it, each as a ``LayerError`` by canonical weight name (``block1.conv1.weight``). ``reasons``: why something must differ, or
+    how conventions differ that were made up for, a clause each.
+    """
+
+    loss: LayerError
+    losses: tuple[float, float]
+    gradients: tuple[LayerError, ...]
+    statistics: tuple[LayerError, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether loss, gradients and statistics are within tolerance."""
+        return all(error.ok for error in (self.loss, *self.gradients, *self.statistics))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One row of the acceptance table: the logits for ``batch`` images of one ``seed``, ``maximum`` the largest absolute
+    difference, which is held to ``allowed``, and for how many of them the first class is the same; None without classes.
+    """
+
+    seed: int
+    batch: int
+    maximum: float
+    allowed: float
+    top1: int | None
+
+    @property
+    def same(self) -> str:
+        """For how many of the images the first class is the same, in words."""
+        return "–" if self.top1 is None else f"{self.top1} of {self.batch}"
+
+    @property
+    def ok(self) -> bool:
+        """Within tolerance; not a number never is."""
+        return self.maximum <= self.allowed
+
+
 @dataclass(frozen=True)
 class Report:
     """The outcome of a conversion or a verification.
 
     ``source`` and ``target`` describe the two sides. ``checks`` are in the order in which they were made. ``layers``:
-    every layer compared, in order of execution, for every size. ``changes``: what was folded or accepted.
-    ``notes``: one clause each. ``omitted``: what the source has and the result, as asked, has not.
+    every layer compared, in order of execution, for every size. ``agreement``: of the answers, by size. ``diagnoses``: why the
+    two part, the first cause first. ``activations``: of the first layer that parts. ``training`` and ``trials``: where asked for.
+    ``changes``: what was folded or accepted,
+    or is the target's in training alone. ``notes``: one clause each. ``omitted``: what the source has and the result, as
+    asked, has not. ``provenance``: files, hashes, versions and probes, as ``provenance.describe`` gives them.
     """
 
     source: Mapping[str, Any]
@@ -71,6 +184,12 @@ class Report:
     precision: str = ""
     output: str = ""
     omitted: tuple[str, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
+    activations: Activations | None = None
+    training: Step | None = None
+    trials: tuple[Trial, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def verified(self) -> bool:
@@ -79,8 +198,10 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        """Whether something was compared, every check passed and every layer is within tolerance."""
-        return self.verified and all(check.ok for check in self.checks) and all(layer.ok for layer in self.layers)
+        """Whether something was compared, every check passed and everything computed is within tolerance."""
+        compared: tuple[Check | LayerError | Trial | Step, ...]
+        compared = (*self.checks, *self.layers, *self.trials, *([self.training] if self.training else []))
+        return self.verified and all(part.ok for part in compared)
 
     @property
     def first_divergence(self) -> LayerError | None:
@@ -93,13 +214,33 @@ class Report:
         return tuple(layer for layer in self.layers if layer.name == self.layers[-1].name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON types; what is not finite is null, which JSON has no number for."""
+        """The report as JSON types; what is not finite is null, which JSON has no number for. Activations are left out."""
         first = self.first_divergence
-        return {
+        told: dict[str, Any] = {
             "schema": SCHEMA,
             "verified": self.verified,
             "equal": self.equal if self.verified else None,
-            "first_divergence": first.to_dict() if first else None,
-            **{k: v for k, v in asdict(self).items() if v and k != "layers"},
-            "layers": [layer.to_dict() for layer in self.layers],
+            "first_divergence": _plain(first),
         }
+        for name in (f.name for f in fields(self) if f.name not in ("layers", "activations")):
+            if value := getattr(self, name):
+                told[name] = _plain(value)
+        return {**told, "layers": _plain(self.layers)}
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in JSON types: dataclasses as objects, what is not finite as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        told = {f.name: getattr(value, f.name) for f in fields(value)}
+        return _plain(told | {name: getattr(value, name) for name in ("moved", "ok") if hasattr(value, name)})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def block(name: str) -> str:
+    """What a layer is a part of: ``block3``, ``middle.block3``, or a layer by itself."""
+    match = re.match(r"(\w+\.)?block\d+|[^.]+(\.conv\d)?", name)
+    return match[0] if match else name

@@ -29,9 +29,10 @@ from xconvert import convert, forward, load
 from xconvert.compare import ROUNDINGS
 from xconvert.loading import interpret
 from xconvert.model import Checkpoint, Model, Tensor
+from xconvert.parity import compare_networks
 from xconvert.probe import images
 from xconvert.reconcile import FOLDS, reconcile
-from xconvert.verification import compare_backend, native_names
+from xconvert.verification import run_by
 
 pytestmark = pytest.mark.framework
 
@@ -155,7 +156,7 @@ def test_the_class_computes_the_file_that_was_written_for_it(
     accepted = {change["attribute"]: change["target"] for change in report.changes if change["action"] == "accepted"}
     reference, _ = reconcile(model, accepted, accepted)
     again = load(out, implementation=target.zoo)
-    errors = compare_backend(reference, again, target.runner, (75,), "float32", native_names(target.runner, again), out)
+    errors = compare_networks(reference, run_by(target.runner, again, "float32", out), (75,), calibrated=True).layers
     assert all(error.ok for error in errors), next(error for error in errors if not error.ok)
     assert errors[-1].name == "predictions"
     label = source.zoo if not source.network else f"{source.zoo} {source.network}"
