@@ -10,7 +10,7 @@ MS_PIP := $(MS)/bin/python -m pip --disable-pip-version-check install --quiet -c
 test matrix fixtures: export XCONVERT_PYTHON_MINDSPORE := $(CURDIR)/$(MS)/bin/python
 test matrix fixtures: export XCONVERT_PYTHON_MINDCV := $(CURDIR)/$(MS)/bin/python
 
-.PHONY: demo test test-fast lint matrix fixtures clean
+.PHONY: demo test test-fast lint matrix fixtures chromium clean
 
 demo: $(VENV)/base ## install the base package, convert and verify a fixture
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -18,11 +18,11 @@ demo: $(VENV)/base ## install the base package, convert and verify a fixture
 	$(BIN)/xconvert fixtures/keras.h5 --to torch -o $(DEMO)/keras.pth
 	$(BIN)/xconvert verify fixtures/keras.h5 $(DEMO)/keras.pth
 
-test: $(VENV)/frameworks $(MS)/ready lint ## install the frameworks, run the whole suite
+test: chromium $(VENV)/frameworks $(MS)/ready lint ## install the frameworks, run the whole suite
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-fast: $(VENV)/test ## the tests that need no framework
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not framework and not slow"
+test-fast: $(VENV)/test ## the tests that need neither a framework nor a browser
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not framework and not browser and not slow"
 
 lint: $(VENV)/test ## ruff and mypy
 	$(BIN)/ruff check .
@@ -59,6 +59,14 @@ $(MS)/ready: pyproject.toml .ci/constraints-mindspore.txt
 	$(MS_PIP) mindspore tqdm pyyaml -e .
 	$(MS_PIP) --no-deps mindcv
 	@touch $@
+
+# Pages are tested in Debian's Chromium, driven by the driver that comes with it; nothing is downloaded from elsewhere.
+SUDO := $(shell test "$$(id -u)" = 0 || command -v sudo)
+APT  := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq
+chromium:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null \
+		|| { $(APT) update && $(APT) install -y --no-install-recommends chromium chromium-driver; } >/dev/null \
+		|| { echo "make test needs Chromium and its driver: apt-get install chromium chromium-driver" >&2; exit 1; }
 
 clean:
 	rm -rf $(VENV) $(MS) build dist

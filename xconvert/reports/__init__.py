@@ -1,0 +1,97 @@
+"""Reports as files, chosen by suffix: JSON for programs, JUnit for CI servers, Markdown for a step summary, HTML for
+people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from xconvert.errors import UsageError, XconvertError
+from xconvert.provenance import files_of
+from xconvert.report import Report
+from xconvert.reports.html import document as as_html
+from xconvert.reports.junit import document as as_junit
+from xconvert.reports.markdown import document as as_markdown
+
+Names = tuple[str, str]
+
+SCHEMA_FILE = Path(__file__).with_name(
+    "schema.json"
+)  # JSON Schema 2020-12 of the reports in `.json` and of `--json`; not of its errors
+
+
+def as_json(report: Report, names: Names) -> str:
+    """``Report.to_dict()`` and ``names``, as ``schema.json`` describes them."""
+    told = {**report.to_dict(), "names": list(names)}
+    return json.dumps(told, indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
+
+
+SUFFIXES: dict[str, Callable[[Report, Names], str]] = {
+    ".json": as_json,
+    ".xml": as_junit,
+    ".md": as_markdown,
+    ".html": as_html,
+}
+
+
+def check(path: Path, checkpoints: Sequence[Path] = ()) -> None:
+    """Raise ``UsageError`` where no report can be written to ``path``: a suffix that is none of ``SUFFIXES``, a folder, a file in
+    a folder that does not exist or takes none, or one of the files of ``checkpoints``.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        kinds = ["`.json` for programs", "`.xml` (JUnit) for CI servers", "`.md` for a summary in CI", "`.html` for people"]
+        raise UsageError(f"`{path}` has no suffix of a report", facts=kinds, hints=[f"`--report {path.stem or 'report'}.html`"])
+    try:
+        if "\0" in str(path):
+            raise ValueError("embedded null byte")
+        if path.is_dir():
+            raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no folder `{path.parent}`", hints=[f"make it first: `mkdir -p {path.parent}`"])
+        if path.exists() and any(path.samefile(file) for checkpoint in checkpoints for file in _files_of(checkpoint)):
+            raise UsageError(f"`{path}` is a part of a checkpoint", hints=["name another file for the report"])
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except (OSError, ValueError) as error:  # a name that cannot be
+        raise UsageError(f"`{path}` cannot be written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _files_of(checkpoint: Path) -> tuple[Path, ...]:
+    try:
+        return files_of(checkpoint)
+    except XconvertError:  # whoever reads it says what is wrong with it
+        return (checkpoint,) if checkpoint.exists() else ()
+
+
+def write(report: Report, path: Path, names: Names) -> None:
+    """Write ``report`` to ``path`` in the format of its suffix; ``names`` is what the two sides are called.
+
+    A report that is there is replaced, in one step: whoever looks sees the old one or the new one, and after an error the old
+    one. Same report, same bytes. Raises ``UsageError`` as ``check`` does, and where the file cannot be written.
+    """
+    check(path)
+    # a lone surrogate, from a file name that is no UTF-8, becomes the six characters of its escape, which JSON reads back
+    data = SUFFIXES[path.suffix.lower()](report, names).encode("utf-8", "backslashreplace")
+    beside = ""
+    try:
+        handle, beside = tempfile.mkstemp(prefix=".xconvert-", suffix=path.suffix, dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(beside).chmod(0o666 & ~_umask())
+        Path(beside).replace(path)
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror or error}") from None
+    finally:
+        if beside:
+            Path(beside).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """What new files are denied here: a temporary file is its owner's alone, a report is a file as any other."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
