@@ -147,6 +147,7 @@ def test_a_refusal_looks_as_designed(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert all(len(line) <= 80 for line in lines)
 
 
+@pytest.mark.slow
 def test_json_is_on_stdout_and_errors_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, FIXTURES / "timm.pth", "--to", "keras", "-o", tmp_path / "a.h5", "--json")
     told = json.loads(out)
@@ -290,6 +291,7 @@ def test_list_knows_the_published_networks_and_counts_them(capsys: pytest.Captur
     assert max(map(len, short.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_a_hub_folder_is_written_read_and_replaced_as_a_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = (
         FIXTURES / "deeplab.pdparams",
@@ -323,6 +325,7 @@ def test_a_hub_folder_is_written_read_and_replaced_as_a_whole(tmp_path: Path, ca
     assert (code, "`--to timm` writes one" in err) == (2, True)  # timm computes no dilation, whatever our record says
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_several_files_goes_by_its_prefix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, FIXTURES / "deeplab.ckpt", "--to", "tensorflow", "-o", tmp_path / "a.ckpt", "--no-verify")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt.data-00000-of-00001", "a.ckpt.index"]
@@ -353,3 +356,52 @@ def test_averages_are_chosen_on_the_command_line(tmp_path: Path, capsys: pytest.
         code, out, _ = run(capsys, "inspect", tmp_path / "a.npz", flag)
         assert code == 0
         assert f"{told} {len(trained)} moving averages" in out
+
+
+def test_a_report_never_replaces_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Formats are told apart by content, so a checkpoint may end in .json or .html."""
+    data = (FIXTURES / "keras.h5").read_bytes()
+    for name in ("a.html", "b.json"):
+        (tmp_path / name).write_bytes(data)
+    a, b = tmp_path / "a.html", tmp_path / "b.json"
+    converted = ["convert", a, "--to", "torch", "--report", a]
+    for arguments in (["verify", a, b, "--report", b], ["verify", a, b, "--report", a], converted):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert "is a part of a checkpoint" in err
+    assert a.read_bytes() == b.read_bytes() == data
+    assert {path.name for path in tmp_path.iterdir()} == {"a.html", "b.json"}
+
+
+def test_no_report_replaces_a_file_of_the_folder_just_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hub").mkdir()
+    report = tmp_path / "hub" / "config.json"
+    written = [FIXTURES / "timm.pth", "--to", "timm", "--from", "timm", "--layout", "hub", "-o", tmp_path / "hub"]
+    code, _, err = run(capsys, *written, "--report", report)
+    assert code == 2
+    assert "is a part of a checkpoint" in err
+    assert json.loads(report.read_text())["architecture"] == "legacy_xception"
+
+
+def test_a_report_goes_nowhere_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for report, told in (("r.pdf", "has no suffix of a report"), ("no/r.html", "there is no folder"), ("", "has no suffix")):
+        code, _, err = run(capsys, "verify", FIXTURES / "keras.h5", FIXTURES / "keras.h5", "--report", tmp_path / report)
+        assert code == 2
+        assert told in err
+
+
+def test_errors_are_annotations_too(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "verify", FIXTURES / "keras.h5", "no\nfile.pth", "--format", "github")
+    assert code == 2
+    assert out.startswith("::error title=xconvert::")
+    assert out.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_json_on_a_full_disk_is_no_answer() -> None:
+    keras = FIXTURES / "keras.h5"
+    command = [sys.executable, "-m", "xconvert", "verify", keras, keras, "--sizes", "75", "--json"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(list(map(str, command)), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

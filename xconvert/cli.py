@@ -6,6 +6,7 @@ could not work.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -22,8 +23,9 @@ from xconvert import __version__
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
+    from xconvert.report import Report
 
-COMMANDS = ("convert", "verify", "inspect", "check", "list")
+COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")
 
 
 class DefaultToConvert(click.Group):
@@ -66,6 +68,14 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 mapping_folders = click.option(
     "--mappings", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="Also use the mapping files in this folder."
+)
+reports_to = click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write the report to this .html, .md, .json or .xml (JUnit) file.",
 )
 reading = options(
     click.option(
@@ -110,6 +120,7 @@ def _reading(kwargs: dict[str, Any]) -> dict[str, Any]:
 @click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
 @click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
+@reports_to
 @reading
 @as_json
 def convert(
@@ -119,6 +130,7 @@ def convert(
     drop_background: bool,
     add_background: bool,
     no_verify: bool,
+    reports: Sequence[Path],
     as_json: bool,
     **kwargs: Any,
 ) -> None:
@@ -130,43 +142,65 @@ def convert(
     from xconvert import render
     from xconvert.conversion import convert as run
     from xconvert.errors import UsageError
+    from xconvert.reports import check
 
+    for path in dict.fromkeys(reports):
+        check(path, [source])
     if drop_background and add_background:
         raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
     kwargs["background"] = "drop" if drop_background else "add" if add_background else None
     report = run(source, output, to=to, verify=not no_verify, **_reading(kwargs))
     _print(report.to_dict() if as_json else render.conversion(str(source), report))
+    _write_reports(report, reports, (str(source), report.output), [source, Path(report.output)])
 
 
 @cli.command(short_help="Do two checkpoints compute the same function?")
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path), required=False)
 @click.option("--backend", metavar="NAME", help="Run A in this framework, or in this zoo's own class, instead of reading B.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "float64"]), default="float32", help="Precision of the backend.", show_default=True
-)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision of the backend.  [default: float32]")
 @click.option("--sizes", metavar="N,N,…", help="Sizes of the probe images in pixels.  [default: 75,96,299]")
 @click.option("--drop-background", "background", flag_value="drop", help="Compare without the first class that one has more.")
 @click.option("--tolerance", type=float, metavar="X", help="Largest relative L2 allowed, instead of the calibrated one.")
 @click.option(
     "--layers", type=click.Choice(["blocks", "all"]), default="blocks", help="Which layers to print.", show_default=True
 )
+@click.option("--train", is_flag=True, help="Also compare one step of training: loss, gradients, running statistics.")
+@click.option("--acceptance", is_flag=True, help="Also compare the logits of 5 seeds in batches of 1 and 2 (PaddleClas' table).")
+@reports_to
+@click.option("--format", "form", type=click.Choice(["text", "github"]), default="text", help="github: annotations for Actions.")
 @reading
 @as_json
-def verify(a: Path, b: Path | None, sizes: str | None, layers: str, as_json: bool, **kwargs: Any) -> None:
+def verify(
+    a: Path, b: Path | None, sizes: str | None, layers: str, reports: Sequence[Path], form: str, as_json: bool, **kwargs: Any
+) -> None:
     """Compare A with B, or with a framework's run of A: names, shapes, values, activations layer by layer, logits.
 
     --from, --key and --set speak of A.
     """
     from xconvert import render
+    from xconvert.reports import check, github
     from xconvert.verification import verify as run
 
     if sizes:
         kwargs["sizes"] = _sizes(sizes)
+    for path in dict.fromkeys(reports):
+        check(path, [a, *([b] if b else [])])
     report = run(a, b, **_reading(kwargs))
     names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
-    _print(report.to_dict() if as_json else render.verification(names, report, every=layers == "all"))
+    told = render.verification(names, report, every=layers == "all")
+    _print(report.to_dict() if as_json else told if form == "text" else told + "\n" + github.annotations(report, names))
+    _write_reports(report, reports, names, [a, *([b] if b else [])])
     sys.exit(0 if report.equal else 1)
+
+
+def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[Path]) -> None:
+    from xconvert.reports import check, write
+
+    for path in dict.fromkeys(paths):
+        check(path, files)
+        write(report, path, names)
+        click.echo(f"wrote {path}", err=True)
 
 
 def _sizes(text: str) -> list[int]:
@@ -178,6 +212,24 @@ def _sizes(text: str) -> list[int]:
             f"`--sizes {text}` is no list of sizes", facts=["expected whole numbers from 71 (Xception's smallest) to 2048"]
         )
     return [int(part) for part in parts]
+
+
+@cli.command(short_help="Which tensors of two checkpoints differ, and why?")
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--all", "every", is_flag=True, help="List every tensor, also those that are bit-equal.")
+@reading
+@as_json
+def diff(a: Path, b: Path, every: bool, as_json: bool, **kwargs: Any) -> None:
+    """Compare A with B tensor by tensor, under the same names and axes whatever their frameworks and formats.
+
+    It tells what folding and rounding explain from what nothing does. --from, --key and --set speak of A.
+    """
+    from xconvert import difference
+
+    told = difference.diff(a, b, **_reading(kwargs))
+    _print(told if as_json else difference.diff_text(told, every))
+    sys.exit(0 if told["explained"] else 1)
 
 
 @cli.command(short_help="What is in this file?")
@@ -261,8 +313,13 @@ def main(args: Sequence[str] | None = None) -> None:
 def _fail(problem: XconvertError, arguments: Sequence[str]) -> None:
     from xconvert import render
 
+    if "github" in arguments or "--format=github" in arguments:
+        from xconvert.reports import github
+
+        click.echo(github.failure(problem), nl=False)
     if "--json" in arguments:
         told = {"message": problem.message, "facts": problem.facts, "hints": problem.hints, "exit_code": problem.exit_code}
-        _print({"schema": 1, "error": told})
+        with contextlib.suppress(OSError):  # a full disk is no answer, and the exit code tells
+            _print({"schema": 1, "error": told})
     click.echo(render.error(problem), err=True, color=_colour(sys.stderr))
     sys.exit(problem.exit_code)
