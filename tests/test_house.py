@@ -26,6 +26,9 @@ FORBIDDEN = [
     ("model.py", {"formats", "backends", "architectures", "implementation", "axes", "loading"}),
     ("axes.py", {"formats", "backends", "architectures", "implementation", "loading"}),
     ("implementation.py", {"formats", "backends", "matching", "loading", "conversion", "verification"}),
+    ("faults", {"formats", "loading", "conversion", "verification", "diagnosis"}),
+    ("report.py", {"formats", "backends", "loading", "conversion", "verification", "render"}),
+    ("weights.py", {"formats", "backends", "loading", "conversion", "verification"}),
     ("reconcile.py", {"formats", "matching", "loading", "conversion", "verification"}),
 ]
 

@@ -40,6 +40,7 @@ def run(command: str) -> tuple[str, int]:
     return told.getvalue(), 0
 
 
+@pytest.mark.slow
 def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NEEDED:
         shutil.copy(ROOT / "fixtures" / name, tmp_path)
@@ -59,6 +60,7 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sessions >= 7
 
 
+@pytest.mark.slow
 def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python examples, one after the other; those with a framework are run where it is installed."""
     for name in NEEDED:
