@@ -150,8 +150,9 @@ def convert(
         raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
     kwargs["background"] = "drop" if drop_background else "add" if add_background else None
     report = run(source, output, to=to, verify=not no_verify, **_reading(kwargs))
-    _print(report.to_dict() if as_json else render.conversion(str(source), report))
-    _write_reports(report, reports, (str(source), report.output), [source, Path(report.output)])
+    names = (str(source), report.output)
+    _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
+    _write_reports(report, reports, names, [source, Path(report.output)])
 
 
 @cli.command(short_help="Do two checkpoints compute the same function?")
@@ -189,7 +190,8 @@ def verify(
     report = run(a, b, **_reading(kwargs))
     names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
     told = render.verification(names, report, every=layers == "all")
-    _print(report.to_dict() if as_json else told if form == "text" else told + "\n" + github.annotations(report, names))
+    told += "\n" + github.annotations(report, names) if form == "github" else ""
+    _print({**report.to_dict(), "names": names} if as_json else told)
     _write_reports(report, reports, names, [a, *([b] if b else [])])
     sys.exit(0 if report.equal else 1)
 

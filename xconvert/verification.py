@@ -107,9 +107,10 @@ def _verify_pair(a: Model, b: Model, names: tuple[str, str], asked: Asked) -> Re
         return replace(report, diagnoses=tuple(structural(a, b, names)))
     found = differences(a, b)
     unexplained = [difference for difference in found if not difference.explained]
-    report = replace(report, checks=(*report.checks, Check("values", True, summary(found)), _finite(a, b, names)))
-    if not_finite(a):
-        return replace(report, diagnoses=tuple(_broken(a, b, names)))
+    wrong = [(name, not_finite(model)) for name, model in zip(names, (a, b), strict=True)]
+    report = replace(report, checks=(*report.checks, Check("values", True, summary(found)), _finite(wrong)))
+    if wrong[0][1]:
+        return replace(report, diagnoses=tuple(_broken(wrong)))
     marked = (f"`{names[0]}`", f"`{names[1]}`")
     level = common_precision(a, b, found, marked)
     calibrated = any(difference.rounding and difference.name not in level.settled for difference in found)
@@ -118,8 +119,8 @@ def _verify_pair(a: Model, b: Model, names: tuple[str, str], asked: Asked) -> Re
     if parity.parted:
         told = {d.name: d.detail or f"{d.count} of {d.size} numbers differ, by up to {d.maximum:.1e}" for d in unexplained}
         why = diagnose(level.a, parity.parted, marked, told, level.b)
-        if not why[-1].last and not_finite(b):  # there is no more to be found behind such weights
-            why = (*(diagnosis for diagnosis in why if diagnosis.kind not in UNKNOWN), *_broken(a, b, names))
+        if not why[-1].last and wrong[1][1]:  # there is no more to be found behind such weights
+            why = (*(diagnosis for diagnosis in why if diagnosis.kind not in UNKNOWN), *_broken(wrong))
         report = replace(report, diagnoses=(*level.why, *why))
     elif level.why:
         report = replace(report, diagnoses=(*level.why[:-1], replace(level.why[-1], last=True)))
@@ -245,14 +246,15 @@ def _network(model: Model) -> str:
     return f"{model.family.name} of {model.depth.entry} and {model.depth.middle} blocks"
 
 
-def _finite(a: Model, b: Model, names: tuple[str, str]) -> Check:
-    wrong = [f"{text} in {name}" for model, name in zip((a, b), names, strict=True) for text in not_finite(model)]
-    return Check("finite", not wrong, "; ".join(wrong[:4]) if wrong else "every weight, and every variance is positive")
+def _finite(wrong: Sequence[tuple[str, Sequence[str]]]) -> Check:
+    """Whether each side has numbers alone; ``wrong``: the name of each with what ``compare.not_finite`` found in it."""
+    told = [f"{text} in {name}" for name, texts in wrong for text in texts]
+    return Check("finite", not told, "; ".join(told[:4]) if told else "every weight, and every variance is positive")
 
 
-def _broken(a: Model, b: Model, names: tuple[str, str]) -> Iterator[Diagnosis]:
-    for model, name in zip((a, b), names, strict=True):
-        for text in not_finite(model)[:1]:
+def _broken(wrong: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Diagnosis]:
+    for name, texts in wrong:
+        for text in texts[:1]:
             layer = text.split("`")[1].rpartition(".")[0]
             yield Diagnosis("not finite", layer, f"`{name}`: {text}", "convert again from a checkpoint that is whole")
 
