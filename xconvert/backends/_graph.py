@@ -31,6 +31,44 @@ def execute(layers: Sequence[Layer], image: Any, step: Step, wanted: Collection[
     return kept
 
 
+class Walk:
+    """What a network of a graph is in any framework of modules: ``graph``, its layers, and ``places``, the path of the module of
+    each. Whatever inherits from it computes one layer in ``_step``.
+    """
+
+    graph: tuple[Layer, ...]
+    places: dict[str, str]
+    _step: Step
+
+    def activations(self, images: Any, wanted: Collection[str]) -> dict[str, Any]:
+        """Outputs of the ``wanted`` layers by name, maps as (N, C, H, W)."""
+        return execute(self.graph, images, self._step, wanted)
+
+    def answer(self, images: Any) -> Any:
+        """Logits (N, classes), or the last map of a headless graph."""
+        last = self.graph[-1].name
+        return self.activations(images, [last])[last]
+
+
+def convolution(layer: Layer, weight: Array) -> tuple[int, int, int, int]:
+    """Input channels, output channels, padding and groups of the module for a convolution with ``weight`` in canonical axes;
+    padding that depends on the size of the map is left to whoever computes it.
+    """
+    inputs, outputs = weight.shape[-2:] if layer.op != "depthwise" else weight.shape[-1:] * 2
+    padding = layer.padding if isinstance(layer.padding, int) else 0
+    return inputs, outputs, padding, inputs if layer.op == "depthwise" else 1
+
+
+def channels_first(images: Array, dtype: str) -> Array:
+    """Images (N, H, W, C) as (N, C, H, W) in ``dtype``."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype)
+
+
+def channels_last(output: Array) -> Array:
+    """A map (N, C, H, W) as (N, H, W, C); anything else as it is."""
+    return np.ascontiguousarray(output.transpose(0, 2, 3, 1)) if output.ndim == 4 else output
+
+
 def own_dtype(weights: Mapping[str, Array]) -> str:
     """``"float64"`` when a weight has that precision, else ``"float32"``: half floats are widened, which is exact."""
     return "float64" if any(array.dtype == np.float64 for array in weights.values()) else "float32"

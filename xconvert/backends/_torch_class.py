@@ -7,7 +7,7 @@ from typing import Any
 
 from xconvert.backends import Job
 from xconvert.backends._class import refuse_widths, visible
-from xconvert.backends.torch import as_tensor, channels_last, read_state, step
+from xconvert.backends.torch import as_array, as_tensor, read_state, step
 from xconvert.model import Array
 
 
@@ -35,7 +35,7 @@ def activations(module: Any, job: Job, features: Callable[[Any], Any]) -> dict[s
     for name, path in visible(job, dict(module.named_modules()), _activates).items():
         module.get_submodule(path).register_forward_hook(_keep(seen, name))
     with torch.inference_mode():
-        seen[job.layers[-1].name] = channels_last((module if headed else features)(as_tensor(job)))
+        seen[job.layers[-1].name] = as_array((module if headed else features)(as_tensor(job)))
     return seen
 
 
@@ -56,7 +56,7 @@ def train(module: Any, job: Job, features: Callable[[Any], Any]) -> dict[str, Ar
 
 def _keep(seen: dict[str, Array], name: str) -> Callable[[Any, Any, Any], None]:
     def hook(module: Any, inputs: Any, output: Any) -> None:
-        seen[name] = channels_last(output.clone())  # an in-place ReLU or addition is about to overwrite it
+        seen[name] = as_array(output.clone())  # an in-place ReLU or addition is about to overwrite it
 
     return hook
 

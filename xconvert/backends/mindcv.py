@@ -8,7 +8,7 @@ from typing import Any
 
 from xconvert.backends import Backend, Job
 from xconvert.backends._class import refuse_widths, visible
-from xconvert.backends.mindspore import SINGLE, as_tensor, channels_last, load, step
+from xconvert.backends.mindspore import SINGLE, as_array, as_tensor, load, step
 from xconvert.model import Array
 
 TITLE = "MindCV's xception"
@@ -63,7 +63,7 @@ def _activations(network: Any, job: Job, answer: Callable[[Any], Any]) -> dict[s
     cells = dict(network.cells_and_names())
     for name, path in visible(job, cells, lambda cell: False).items():
         cells[path].register_forward_hook(_keep(seen, name))
-    seen[job.layers[-1].name] = channels_last(answer(as_tensor(job)))
+    seen[job.layers[-1].name] = as_array(answer(as_tensor(job)))
     return seen
 
 
@@ -79,7 +79,7 @@ def _trained(network: Any, job: Job, answer: Callable[[Any], Any]) -> dict[str, 
 
 def _keep(seen: dict[str, Array], name: str) -> Callable[[Any, Any, Any], None]:
     def hook(cell: Any, inputs: Any, output: Any) -> None:
-        seen[name] = channels_last(output)
+        seen[name] = as_array(output)
 
     return hook
 

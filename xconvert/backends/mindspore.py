@@ -21,7 +21,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import STATISTICS, execute, own_dtype
+from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
 
@@ -56,21 +56,16 @@ def _network_class() -> Any:
     """The class of the networks that ``build`` returns: made when first needed, because this file imports no MindSpore."""
     from mindspore import nn
 
-    class Network(nn.Cell):  # type: ignore[misc]
+    class Network(nn.Cell, Walk):  # type: ignore[misc]
         """A graph of named layers; ``places`` maps each layer to the path of its cell."""
 
         def __init__(self, layers: Sequence[Layer], places: Mapping[str, str]) -> None:
             super().__init__()
             self.graph, self.places = tuple(layers), dict(places)
 
-        def activations(self, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
-            """Outputs of the ``wanted`` layers by name, maps as (N, C, H, W)."""
-            return execute(self.graph, images, self._step, wanted)
-
         def construct(self, images: Any) -> Any:
             """Logits (N, classes), or the last map of a headless graph."""
-            last = self.graph[-1].name
-            return self.activations(images, [last])[last]
+            return self.answer(images)
 
         def _step(self, layer: Layer, inputs: list[Any]) -> Any:
             return _apply(layer, inputs, reduce(_child, self.places[layer.name].split("."), self) if layer.parameters else None)
@@ -114,9 +109,7 @@ def _cell(layer: Layer, arrays: Mapping[str, Array], dtype: str) -> Any:
     elif layer.op == "linear":
         cell = nn.Dense(*arrays["weight"].shape, dtype=number)
     else:
-        inputs, outputs = arrays["weight"].shape[-2:] if layer.op != "depthwise" else arrays["weight"].shape[-1:] * 2
-        padding = layer.padding if isinstance(layer.padding, int) else 0  # else padded in `_apply`: it depends on the size
-        groups = inputs if layer.op == "depthwise" else 1
+        inputs, outputs, padding, groups = convolution(layer, arrays["weight"])
         how = {"pad_mode": "pad", "padding": padding, "dilation": layer.dilation, "group": groups, "has_bias": False}
         cell = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, **how, dtype=number)
     for parameter, array in arrays.items():
@@ -195,7 +188,7 @@ def run(job: Job) -> dict[str, Array]:
     network = _filled(job)
     try:
         outputs = network.activations(as_tensor(job), {*job.taps, job.layers[-1].name})
-        return {name: channels_last(output) for name, output in outputs.items()}
+        return {name: as_array(output) for name, output in outputs.items()}
     finally:  # a cell that dies with the interpreter writes an error of its own, after ours
         del network
         gc.collect()
@@ -256,7 +249,7 @@ def as_tensor(job: Job) -> Any:
     """The images of a job as MindSpore takes them: (N, C, H, W)."""
     import mindspore
 
-    return mindspore.Tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
+    return mindspore.Tensor(channels_first(job.images, job.dtype))
 
 
 def load(network: Any, path: Path) -> None:
@@ -274,10 +267,9 @@ def load(network: Any, path: Path) -> None:
     mindspore.load_param_into_net(network, state)
 
 
-def channels_last(output: Any) -> Array:
+def as_array(output: Any) -> Array:
     """A tensor as an array: (N, C, H, W) → (N, H, W, C), anything else as it is."""
-    array: Array = output.asnumpy()
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+    return channels_last(output.asnumpy())
 
 
 BACKEND = Backend(

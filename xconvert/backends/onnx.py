@@ -7,6 +7,7 @@ import numpy as np
 from xconvert import onnx_graph
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
+from xconvert.backends._graph import channels_first, channels_last
 from xconvert.model import Array, Layer, Tensor
 
 
@@ -27,9 +28,9 @@ def run(job: Job) -> dict[str, Array]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    images = np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype)
+    images = channels_first(job.images, job.dtype)
     outputs = session.run([*taps, output], {onnx_graph.IMAGE: images})
-    return {name: _channels_last(array) for name, array in zip([*taps, last], outputs, strict=True)}
+    return {name: channels_last(array) for name, array in zip([*taps, last], outputs, strict=True)}
 
 
 def _made(job: Job) -> bytes:
@@ -46,10 +47,6 @@ def _laid_out(job: Job, layer: Layer, parameter: str) -> Array:
     ours = layer.parameters[parameter]
     theirs = onnx_graph.AXES.get(layer.op, ours) if parameter == "weight" else ours
     return np.ascontiguousarray(rearrange(np.asarray(job.weights[f"{layer.name}.{parameter}"]), ours, theirs), job.dtype)
-
-
-def _channels_last(array: Array) -> Array:
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
 
 
 BACKEND = Backend(

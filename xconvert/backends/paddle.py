@@ -16,7 +16,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import STATISTICS, execute, own_dtype
+from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
 
@@ -49,21 +49,16 @@ def _network_class() -> Any:
     """The class of the networks that ``build`` returns: made when first needed, because this file imports no Paddle."""
     from paddle import nn
 
-    class Network(nn.Layer):  # type: ignore[misc]
+    class Network(nn.Layer, Walk):  # type: ignore[misc]
         """A graph of named layers; ``places`` maps each layer to the path of its sublayer."""
 
         def __init__(self, layers: Sequence[Layer], places: Mapping[str, str]) -> None:
             super().__init__()
             self.graph, self.places = tuple(layers), dict(places)
 
-        def activations(self, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
-            """Outputs of the ``wanted`` layers by name, maps as (N, C, H, W)."""
-            return execute(self.graph, images, self._step, wanted)
-
         def forward(self, images: Any) -> Any:
             """Logits (N, classes), or the last map of a headless graph."""
-            last = self.graph[-1].name
-            return self.activations(images, [last])[last]
+            return self.answer(images)
 
         def _step(self, layer: Layer, inputs: list[Any]) -> Any:
             return _apply(layer, inputs, reduce(getattr, self.places[layer.name].split("."), self) if layer.parameters else None)
@@ -101,9 +96,7 @@ def _module(layer: Layer, arrays: Mapping[str, Array], dtype: str) -> Any:
     elif layer.op == "linear":
         module = nn.Linear(*arrays["weight"].shape)
     else:
-        inputs, outputs = arrays["weight"].shape[-2:] if layer.op != "depthwise" else arrays["weight"].shape[-1:] * 2
-        padding = layer.padding if isinstance(layer.padding, int) else 0  # else padded in `_apply`: it depends on the size
-        groups = inputs if layer.op == "depthwise" else 1
+        inputs, outputs, padding, groups = convolution(layer, arrays["weight"])
         module = nn.Conv2D(
             inputs, outputs, layer.kernel, layer.stride, padding, dilation=layer.dilation, groups=groups, bias_attr=False
         )
@@ -157,7 +150,7 @@ def run(job: Job) -> dict[str, Array]:
     network = _filled(job)
     with paddle.no_grad():
         outputs = network.activations(as_tensor(job), {*job.taps, job.layers[-1].name})
-    return {name: channels_last(output) for name, output in outputs.items()}
+    return {name: as_array(output) for name, output in outputs.items()}
 
 
 def train(job: Job) -> dict[str, Array]:
@@ -204,7 +197,7 @@ def as_tensor(job: Job) -> Any:
     """The images of a job as Paddle takes them: (N, C, H, W)."""
     import paddle
 
-    return paddle.to_tensor(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
+    return paddle.to_tensor(channels_first(job.images, job.dtype))
 
 
 def load(network: Any, path: Path) -> None:
@@ -222,10 +215,9 @@ def load(network: Any, path: Path) -> None:
     network.set_state_dict({name: tensor.astype(known[name].dtype) for name, tensor in state.items()})
 
 
-def channels_last(output: Any) -> Array:
+def as_array(output: Any) -> Array:
     """A tensor as an array: (N, C, H, W) → (N, H, W, C), anything else as it is."""
-    array: Array = output.numpy()
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+    return channels_last(output.numpy())
 
 
 BACKEND = Backend(

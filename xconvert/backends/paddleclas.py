@@ -11,7 +11,7 @@ import numpy as np
 
 from xconvert.backends import Backend, Job
 from xconvert.backends._class import import_file, refuse_widths, visible
-from xconvert.backends.paddle import as_tensor, channels_last, load, step
+from xconvert.backends.paddle import as_array, as_tensor, load, step
 from xconvert.model import Array
 
 FILES = ("xception.py", "xception_deeplab.py")
@@ -124,15 +124,15 @@ def _activations(network: Any, job: Job) -> dict[str, Array]:
     last = job.layers[-1].name
     headless = job.layers[-1].op != "linear"
     if headless:
-        _before_pooling(network).register_forward_pre_hook(lambda layer, inputs: seen.update({last: channels_last(inputs[0])}))
+        _before_pooling(network).register_forward_pre_hook(lambda layer, inputs: seen.update({last: as_array(inputs[0])}))
     with paddle.no_grad():
         output = network(as_tensor(job))
-    return seen if headless else {**seen, last: channels_last(output)}
+    return seen if headless else {**seen, last: as_array(output)}
 
 
 def _keep(seen: dict[str, Array], name: str) -> Callable[[Any, Any, Any], None]:
     def hook(layer: Any, inputs: Any, output: Any) -> None:
-        seen[name] = channels_last(output)  # Paddle 3.3 calls it twice, with the same
+        seen[name] = as_array(output)  # Paddle 3.3 calls it twice, with the same
 
     return hook
 

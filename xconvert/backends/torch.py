@@ -16,7 +16,7 @@ import numpy as np
 
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import STATISTICS, execute, own_dtype
+from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
 
@@ -55,7 +55,7 @@ def _network_class() -> Any:
     """The class of the modules that ``build`` returns: made when first needed, because this file imports no PyTorch."""
     from torch import nn
 
-    class Network(nn.Module):  # type: ignore[misc]
+    class Network(nn.Module, Walk):  # type: ignore[misc]
         """A graph of named layers; ``places`` maps each layer to the path of its module."""
 
         def __init__(self, layers: Sequence[Layer], places: Mapping[str, str], record: str) -> None:
@@ -63,14 +63,9 @@ def _network_class() -> Any:
             self.graph, self.places, self.record = tuple(layers), dict(places), record
             self.register_state_dict_post_hook(_attach_record)
 
-        def activations(self, images: Any, wanted: Sequence[str]) -> dict[str, Any]:
-            """Outputs of the ``wanted`` layers by name, maps as (N, C, H, W)."""
-            return execute(self.graph, images, self._step, wanted)
-
         def forward(self, images: Any) -> Any:
             """Logits (N, classes), or the last map of a headless graph."""
-            last = self.graph[-1].name
-            return self.activations(images, [last])[last]
+            return self.answer(images)
 
         def _step(self, layer: Layer, inputs: list[Any]) -> Any:
             return _apply(layer, inputs, self.get_submodule(self.places[layer.name]) if layer.parameters else None)
@@ -114,9 +109,7 @@ def _module(layer: Layer, arrays: Mapping[str, Array]) -> Any:
     elif layer.op == "linear":
         module = nn.Linear(*arrays["weight"].shape)
     else:
-        inputs, outputs = arrays["weight"].shape[-2:] if layer.op != "depthwise" else arrays["weight"].shape[-1:] * 2
-        padding = layer.padding if isinstance(layer.padding, int) else 0  # else padded in `_apply`: it depends on the size
-        groups = inputs if layer.op == "depthwise" else 1
+        inputs, outputs, padding, groups = convolution(layer, arrays["weight"])
         module = nn.Conv2d(inputs, outputs, layer.kernel, layer.stride, padding, layer.dilation, groups, bias=False)
     if any(array.dtype == np.float64 for array in arrays.values()):
         module.double()
@@ -154,7 +147,7 @@ def run(job: Job) -> dict[str, Array]:
     network = _filled(job).eval()
     with torch.inference_mode():
         outputs = network.activations(as_tensor(job), {*job.taps, job.layers[-1].name})
-    return {name: channels_last(output) for name, output in outputs.items()}
+    return {name: as_array(output) for name, output in outputs.items()}
 
 
 def train(job: Job) -> dict[str, Array]:
@@ -200,7 +193,7 @@ def as_tensor(job: Job) -> Any:
     """The images of a job as PyTorch takes them: (N, C, H, W)."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(job.images.transpose(0, 3, 1, 2), job.dtype))
+    return torch.from_numpy(channels_first(job.images, job.dtype))
 
 
 def read_state(path: Path) -> Any:
@@ -214,10 +207,9 @@ def read_state(path: Path) -> Any:
     return torch.load(path, weights_only=True)
 
 
-def channels_last(output: Any) -> Array:
+def as_array(output: Any) -> Array:
     """A tensor as an array: (N, C, H, W) → (N, H, W, C), anything else as it is."""
-    array: Array = output.detach().numpy()
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+    return channels_last(output.detach().numpy())
 
 
 BACKEND = Backend(
