@@ -3,12 +3,16 @@ answers are."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tests.narrow import KERAS, TORCH, narrow
-from xconvert.model import Array, Model
+from xconvert.backends import Job
+from xconvert.model import Array, Checkpoint, Layer, Model
+from xconvert.probe import images
 
 DIVIDE = 16
 
@@ -26,3 +30,27 @@ def arrays(model: Model) -> dict[str, Array]:
 def apart(a: Array, b: Array) -> float:
     """Relative L2 distance of ``a`` from ``b``, in float64."""
     return float(np.linalg.norm(a.astype(np.float64) - b) / np.linalg.norm(b.astype(np.float64)))
+
+
+def altered(dtype: str) -> Job:
+    """A job whose last depthwise convolutions are dilated and whose classifier halves its input."""
+    model = network("symmetric", depth=1)
+
+    def changed(layer: Layer) -> Layer:
+        if layer.op == "depthwise" and layer.name.startswith("block7."):
+            return replace(layer, dilation=2, padding=2)
+        return replace(layer, scale=0.3) if layer.op == "linear" else layer
+
+    layers = tuple(map(changed, model.layers))
+    assert sum(layer.dilation == 2 for layer in layers) == 2
+    return Job(layers, arrays(model), images(75, 2), dtype, tuple(layer.name for layer in layers))
+
+
+def assert_same_numbers(checkpoint: Checkpoint, expected: Path) -> None:
+    """Every tensor of ``checkpoint`` has the name and the bits of the array that the framework itself stored in ``expected``."""
+    numbers = np.load(expected)
+    assert set(checkpoint.tensors) == set(numbers.files)
+    for name, tensor in checkpoint.tensors.items():
+        array = tensor.read()
+        assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype), name
+        assert array.tobytes() == numbers[name].tobytes(), name

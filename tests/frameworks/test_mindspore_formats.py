@@ -13,15 +13,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.frameworks.nets import arrays, network
+from tests.frameworks.nets import altered, arrays, assert_same_numbers, network
 from tests.frameworks.test_backends import assert_equal
 from tests.narrow import checkpoint as file_of
-from xconvert.backends import Job, backends, forward
+from xconvert.backends import backends, forward
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import read
 from xconvert.formats.mindspore import write
 from xconvert.formats.safetensors import write as write_safetensors
-from xconvert.model import Checkpoint, Layer, Model, Tensor
+from xconvert.model import Checkpoint, Model, Tensor
 from xconvert.probe import images
 from xconvert.verification import native_names
 
@@ -62,14 +62,11 @@ def mindspore_run(code: str, *arguments: Path | str) -> str:
     return done.stdout
 
 
-def assert_same_numbers(checkpoint: Checkpoint, expected: Path) -> None:
-    numbers = np.load(expected)
-    assert set(checkpoint.tensors) == set(numbers.files)
+def assert_same_kinds(checkpoint: Checkpoint, expected: Path) -> None:
+    """The same, and of the dtype that its name says."""
+    assert_same_numbers(checkpoint, expected)
     for name, tensor in checkpoint.tensors.items():
-        array = tensor.read()
-        assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype), name
-        assert array.tobytes() == numbers[name].tobytes(), name
-        assert name == "scalar" or array.dtype.name == name.removesuffix("_"), name
+        assert name == "scalar" or tensor.dtype.name == name.removesuffix("_"), name
 
 
 @pytest.mark.parametrize("crc", ["", "crc"])
@@ -79,7 +76,7 @@ def test_reads_every_dtype(tmp_path: Path, crc: str) -> None:
     checkpoint = read(tmp_path / "a.ckpt")
     assert checkpoint.format == "mindspore"
     assert checkpoint.notes == (("left out `crc_num`, a checksum; it is right",) if crc else ())
-    assert_same_numbers(checkpoint, tmp_path / "n.npz")
+    assert_same_kinds(checkpoint, tmp_path / "n.npz")
 
 
 def test_reads_what_stands_beside_the_weights(tmp_path: Path) -> None:
@@ -106,7 +103,7 @@ def test_reads_a_tensor_in_pieces(tmp_path: Path) -> None:
     code += "save(folder + '/a.ckpt', a)\nsave_numbers(folder + '/n.npz', a)\n"
     mindspore_run(KINDS + code, tmp_path)
     assert (tmp_path / "a.ckpt").read_bytes().count(b"float32") > 4
-    assert_same_numbers(read(tmp_path / "a.ckpt"), tmp_path / "n.npz")
+    assert_same_kinds(read(tmp_path / "a.ckpt"), tmp_path / "n.npz")
 
 
 def every_dtype() -> dict[str, Tensor]:
@@ -192,20 +189,6 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> Non
     with pytest.raises(UsageError, match="does not fit: " + message):
         names = native_names("mindspore", model)
         forward(model, images(75, 1), backend="mindspore", names=names, path=tmp_path / "a.ckpt")
-
-
-def altered(dtype: str) -> Job:
-    """A job whose last depthwise convolutions are dilated and whose classifier changes its input."""
-    model = network("symmetric", depth=1)
-
-    def changed(layer: Layer) -> Layer:
-        if layer.op == "depthwise" and layer.name.startswith("block7."):
-            return replace(layer, dilation=2, padding=2)
-        return replace(layer, scale=0.3) if layer.op == "linear" else layer
-
-    layers = tuple(map(changed, model.layers))
-    assert sum(layer.dilation == 2 for layer in layers) == 2
-    return Job(layers, arrays(model), images(75, 2), dtype, tuple(layer.name for layer in layers))
 
 
 def test_dilation_and_scale(tmp_path: Path) -> None:

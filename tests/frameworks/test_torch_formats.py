@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.frameworks.nets import assert_same_numbers
 from xconvert.errors import UnreadableError
 from xconvert.formats import read
 from xconvert.formats._zip import ZipWriter, open_zip
@@ -63,15 +64,6 @@ def torch_run(code: str, *arguments: Path | str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def assert_same_numbers(checkpoint: Checkpoint, expected: Path) -> None:
-    numbers = np.load(expected)
-    assert set(checkpoint.tensors) == set(numbers.files)
-    for name, tensor in checkpoint.tensors.items():
-        array = tensor.read()
-        assert (array.shape, array.dtype) == (tensor.shape, tensor.dtype), name
-        assert array.tobytes() == numbers[name].tobytes(), name
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
