@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import mmap
 import struct
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,15 @@ def read_legacy(data: bytes) -> Checkpoint:
 
 def numbers(order: str = "<") -> bytes:
     return struct.pack("<q", 4) + np.arange(4, dtype=f"{order}f4").tobytes()
+
+
+def patched(data: bytes, find: bytes, offset: int, new: bytes, *, last: bool = True) -> bytes:
+    at = (data.rfind(find) if last else data.find(find)) + offset
+    return data[:at] + new + data[at + len(new) :]
+
+
+def deflated(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("x/data.pkl", content)
+    return file.getvalue()

@@ -4,10 +4,8 @@ refused."""
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import mmap
-import struct
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.headers import entry, numpy_file, packed
 from tests.pickles import mapped, zipped
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, npz, read, safetensors, torch_zip
@@ -118,15 +117,6 @@ def test_flat_files_have_no_keys(tmp_path: Path, name: str) -> None:
 # --- safetensors -------------------------------------------------------------------------------------------------------
 
 
-def packed(header: Any, data: bytes = bytes(8)) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-def entry(start: Any = 0, stop: Any = 8, shape: Any = (2,), dtype: Any = "F32") -> dict[str, Any]:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
-
-
 def unpacked(data: bytes) -> Checkpoint:
     area = mapped(data)
     assert safetensors.FORMAT.matches(area)
@@ -196,12 +186,6 @@ def test_safetensors_data_are_aligned_and_names_in_order(tmp_path: Path) -> None
 
 
 # --- NumPy archives ----------------------------------------------------------------------------------------------------
-
-
-def numpy_file(array: Array, version: tuple[int, int] | None = None) -> bytes:
-    file = io.BytesIO()
-    np.lib.format.write_array(file, array, version)
-    return file.getvalue()
 
 
 def npz_of(**members: bytes) -> Checkpoint:

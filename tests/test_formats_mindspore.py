@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from tests.messages import floats, value
 from tests.pickles import mapped
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats import Choice, mindspore
@@ -22,16 +23,6 @@ from xconvert.model import Checkpoint, Tensor
 
 DTYPES = [np.dtype(t) for t in "?bhiqBHIQefd"] + [np.dtype(ml_dtypes.bfloat16)]
 KINDS = {"bool": "Bool", "bfloat16": "BFloat16", "uint8": "UInt8"}
-
-
-def value(tag: str | bytes, dims: tuple[int, ...], kind: str | None, content: bytes) -> bytes:
-    """One value of the file, as MindSpore's protocol buffer has it."""
-    tensor = b"".join(number(1, d) for d in dims) + (block(2, kind) if kind else b"") + block(3, content)
-    return block(1, block(1, tag) + block(2, tensor))
-
-
-def floats(tag: str, *numbers: float) -> bytes:
-    return value(tag, (len(numbers),), "Float32", struct.pack(f"<{len(numbers)}f", *numbers))
 
 
 def checkpoint(data: bytes, **choice: Any) -> Checkpoint:
@@ -133,7 +124,7 @@ def test_what_contradicts_itself(data: bytes, message: str) -> None:
 
 
 def test_no_more_values_than_a_checkpoint_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mindspore, "_MAX_VALUES", 2)
+    monkeypatch.setattr(mindspore, "MAX_TENSORS", 2)
     assert len(checkpoint(floats("a", 1) + floats("b", 1)).tensors) == 2
     with pytest.raises(UnreadableError, match="it has more than 2 values"):
         checkpoint(floats("a", 1) + b"\x10\x00" * 5)

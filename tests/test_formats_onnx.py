@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.graphs import GRAPHS, graph, graph_checkpoint
+from tests.messages import attribute, initializer, ints, kept, model
 from xconvert.errors import UnreadableError, UsageError, XconvertError
 from xconvert.formats import format_for_writing, formats, read
 from xconvert.formats._protobuf import block, encoded, fields, head, number
 from xconvert.formats.onnx import _tensor, write
 from xconvert.model import Array, Checkpoint, Graph, Layer, Tensor
-from xconvert.onnx_graph import OPSETS, Network
 
 # An `image` of two channels through a 1x1 convolution to the features.
 LAYERS = (Layer("c", "conv", ("image",), stride=2),)
@@ -36,30 +36,6 @@ def tiny(**metadata: str) -> Checkpoint:
         dialect="onnx",
         graph=Graph(LAYERS, {"c": "c"}, {"c.weight": Tensor.of(WEIGHT)}),
     )
-
-
-def attribute(name: str, value: bytes, kind: int) -> bytes:
-    return block(5, block(1, name) + value + number(20, kind))
-
-
-def ints(*values: int) -> bytes:
-    return b"".join(number(8, value) for value in values)
-
-
-def initializer(name: str, *parts: bytes) -> bytes:
-    return block(5, b"".join(parts) + block(8, name))
-
-
-def model(*graph_fields: bytes) -> bytes:
-    return number(1, 8) + block(7, b"".join(graph_fields))
-
-
-def kept(shape: tuple[int, ...], *parts: bytes) -> bytes:
-    """A whole model of one convolution whose weight of ``shape`` is the initializer of ``parts``."""
-    layer = Layer("w", "conv", ("image",), kernel=shape[-1])
-    network = Network([layer], {"w.weight": Tensor.of(np.zeros(shape, np.float32))})
-    graph = network.node(layer) + initializer("w.weight", *parts) + network.interface()
-    return number(1, 8) + block(7, graph) + block(8, OPSETS)
 
 
 ONE = initializer("w", number(1, 2), number(2, 1), block(9, struct.pack("<2f", 1, 2)))

@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from tests.messages import description, program, stored
 from tests.pickles import Raw, call, mapped, named, opcodes
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
-from xconvert.formats import Choice, _protobuf, paddle, paddle_inference, torch_legacy
+from xconvert.formats import Choice, paddle, paddle_inference, torch_legacy
 from xconvert.model import Checkpoint, Tensor
 
 TABLE = paddle.NAMES
@@ -377,37 +378,12 @@ def test_writing_and_reading_is_the_identity(
 # networks for inference
 
 
-def stored(array: np.ndarray, code: int = 5, levels: bytes = struct.pack("<Q", 0)) -> bytes:
-    """One tensor, as ``SerializeToStream`` writes it."""
-    description = _protobuf.number(1, code) + b"".join(_protobuf.number(2, d) for d in array.shape)
-    return bytes(4) + levels + bytes(4) + struct.pack("<i", len(description)) + description + array.tobytes()
-
-
 NET = {
     "conv2d_0.w_0": np.ones((2, 1, 1, 1), "<f4"),
     "batch_norm_0.w_10": np.arange(2, dtype="<f4"),
     "batch_norm_0.w_2": np.zeros(2, "<f4"),
 }
 ORDER = ["batch_norm_0.w_10", "batch_norm_0.w_2", "conv2d_0.w_0"]  # of bytes, not of numbers
-
-
-def program(shapes: dict[str, Any]) -> str:
-    operations: list[Any] = [
-        {"#": "p", "A": [0, 1, 1, n], "O": {"%": 1, "TT": {"#": "0.t_dtensor", "D": [{}, s]}}} for n, s in shapes.items()
-    ]
-    return json.dumps({"program": {"regions": [{"blocks": [{"ops": [*operations, {"#": "1.data", "A": []}]}]}]}})
-
-
-def description(shapes: dict[str, tuple[int, ...]]) -> bytes:
-    """A ProgramDesc with the feed and an intermediate map, which are no parameters."""
-
-    def variable(name: str, shape: tuple[int, ...], kind: int = 7, persistable: bool = True) -> bytes:
-        tensor = _protobuf.number(1, 5) + b"".join(_protobuf.number(2, d) for d in shape)
-        inner = _protobuf.number(1, kind) + (_protobuf.block(3, _protobuf.block(1, tensor)) if kind == 7 else b"")
-        return _protobuf.block(3, _protobuf.block(1, name) + _protobuf.block(2, inner) + _protobuf.number(3, persistable))
-
-    inner = [variable("feed", (), kind=9), variable("map", (2**64 - 1, 3), persistable=False)]
-    return _protobuf.block(1, _protobuf.number(1, 0) + b"".join([*inner, *(variable(n, s) for n, s in shapes.items())]))
 
 
 def folder(tmp_path: Path, **files: str | bytes) -> Path:

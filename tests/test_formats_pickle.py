@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pickles import Raw, archive, call, checkpoint, many, opcodes
+from tests.pickles import Raw, archive, call, checkpoint, many, named, opcodes
 from xconvert.errors import UnreadableError
 from xconvert.formats import _globals, _pickle
+from xconvert.formats._limits import Limits
 from xconvert.formats._pickle import Dict, Global, Opaque, load
 
 
@@ -171,7 +172,11 @@ def test_deep_nesting_neither_crashes_nor_recurses() -> None:
 def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = opcodes(call("_codecs.encode", Raw(b"h\x00"), "latin1"))
     with pytest.raises(UnreadableError, match=r"copies the same data over and over"):
-        pickled(opcodes("a" * 100_000) + b"q\x00" + encoded * 20 + b".")
+        pickled(opcodes("a" * 1_000_000) + b"q\x00" + encoded * 300 + b".")
+    for maker in (b"]0", b"}0", b"\x8f0", b"N\x940", b"h\x00)R0", b"(d0"):
+        with pytest.raises(UnreadableError, match=r"makes endlessly many objects"):
+            data = memoryview(opcodes(named("x.Y")) + b"q\x00" + maker * 10_000 + b".")
+            load(Path("x"), data, {}, budget=Limits(memory=1 << 20).budget(Path("x"), len(data)))
     with pytest.raises(UnreadableError, match=r"an integer of 2000 bytes"):
         pickled(b"\x8b" + struct.pack("<L", 2000) + b"\x01" * 2000 + b".")
     monkeypatch.setattr(_pickle, "MAX_OPCODES", 100)

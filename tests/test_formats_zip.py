@@ -10,16 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.pickles import archive, mapped, tensor, zipped
+from tests.pickles import archive, deflated, mapped, patched, tensor, zipped
 from xconvert.errors import UnreadableError
-from xconvert.formats import _zip
+from xconvert.formats._limits import Limits
 from xconvert.formats._zip import ZipWriter, open_zip
-
-
-def patched(data: bytes, find: bytes, offset: int, new: bytes, *, last: bool = True) -> bytes:
-    at = (data.rfind(find) if last else data.find(find)) + offset
-    return data[:at] + new + data[at + len(new) :]
-
 
 PLAIN = archive({"a": tensor()})
 CENTRAL = b"PK\x01\x02"  # the last entry is that of data/0, the local header before it as well
@@ -76,19 +70,12 @@ def test_no_member_inside_another() -> None:
         open_zip(Path("x.pth"), mapped(patched(outer, CENTRAL, 42, struct.pack("<L", inside))))
 
 
-def deflated(content: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
-        target.writestr("x/data.pkl", content)
-    return file.getvalue()
-
-
-def test_deflated_bomb_and_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deflated_bomb_and_damage() -> None:
     bomb = deflated(bytes(100_000))
     assert open_zip(Path("x"), mapped(bomb)).view("x/data.pkl") == bytes(100_000)
-    monkeypatch.setattr(_zip, "_INFLATED", 50_000)
-    with pytest.raises(UnreadableError, match=r"would inflate to far more than its size"):
-        open_zip(Path("x.pth"), mapped(bomb))
+    with pytest.raises(UnreadableError, match=r"would take more memory than it may: it would inflate to 97.7 KiB") as caught:
+        open_zip(Path("x.pth"), mapped(bomb), Limits(memory=50_000))
+    assert (caught.value.facts, caught.value.hints[0][-17:]) == (("allowed are 48.8 KiB",), "`--max-memory 4G`")
     data = deflated(b"some text that does not repeat")
     at = data.index(b"data.pkl") + 8
     for changed in (data[:at] + b"\xff\xff" + data[at + 2 :], data[: at + 4] + bytes([data[at + 4] ^ 1]) + data[at + 5 :]):

@@ -22,6 +22,7 @@ README = (ROOT / "README.md").read_text()
 MEASURED = re.compile(r"\d\.\de[-+]\d\d|(?<=worst )`[^`]+`")
 
 
+STRANGERS = {"stranger.pth": "torch/reduce-posix-system.pth", "bomb.npz": "npz/deflate-bomb.npz"}
 NEEDED = ("keras.h5", "timm.pth", "deeplab.pdparams", "deeplab.ckpt.index", "deeplab.ckpt.data-00000-of-00001")
 
 
@@ -44,6 +45,8 @@ def run(command: str) -> tuple[str, int]:
 def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NEEDED:
         shutil.copy(ROOT / "fixtures" / name, tmp_path)
+    for name, attack in STRANGERS.items():
+        shutil.copy(ROOT / "fixtures" / "hostile" / "attacks" / attack, tmp_path / name)
     shutil.copytree(ROOT / "mappings", tmp_path / "mappings")
     monkeypatch.chdir(tmp_path)
     code, sessions = 0, 0

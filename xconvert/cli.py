@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xconvert import __version__
+from xconvert import __version__, supervision
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
@@ -89,12 +89,21 @@ reading = options(
     click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An attribute you know better than the file."),
     click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out tensors with such names, e.g. 'aux.*'."),
     mapping_folders,
+    click.option(
+        "--max-memory",
+        metavar="SIZE",
+        help="What a file may ask for beyond what it holds, e.g. 2G.  [default: 256M + 4 × its size]",
+    ),
+    click.option("--verify-checksums", is_flag=True, help="Also those of zip members and of xconvert's own record."),
+    click.option("--isolate", is_flag=True, help="Parse files in a process of its own, with limits: for what strangers sent."),
 )
 
 
 def _reading(kwargs: dict[str, Any]) -> dict[str, Any]:
     from xconvert.errors import UsageError
+    from xconvert.formats._limits import parse_memory
 
+    kwargs["max_memory"] = parse_memory(kwargs["max_memory"]) if kwargs["max_memory"] else None
     settings = {}
     for text in kwargs.pop("settings"):
         name, equals, value = text.partition("=")
@@ -284,12 +293,14 @@ def _colour(stream: Any) -> bool | None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point: run a command; every error is one message and an exit code."""
+    """Entry point: run a command, as a program in a process of its own; every error is one message and an exit code."""
     from xconvert.errors import UsageError, XconvertError
 
     arguments = list(sys.argv[1:] if args is None else args)
     if args is None and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` that has seen enough ends us quietly
+    if args is None and (problem := supervision.supervised(arguments)):
+        _fail(problem, arguments)
     try:
         sys.exit(cli.main(arguments, prog_name="xconvert", standalone_mode=False) or 0)
     except XconvertError as problem:
@@ -310,6 +321,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("error: interrupted", err=True)
         sys.exit(130)
+    except supervision.Terminated:
+        click.echo("error: terminated", err=True)
+        raise
 
 
 def _fail(problem: XconvertError, arguments: Sequence[str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,10 +92,12 @@ def convert(
     plan = Plan(model, intended, changes, target)
     if refused := [change for change in changes if change.action == "refused"]:
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
-    check_output(Path(source), target.path, target.format, force)
+    check = partial(check_output, Path(source), target.path, target.format, force)
+    check()
     for backend in verify_with:
         _check_backend(backend, target, model)
-    with published(target.path, target.format) as written:
+    size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in intended.weights.values())
+    with published(target.path, target.format, check, size) as written:
         checkpoint = _write(plan, written, background)
         report = _report(plan)
         if verify:

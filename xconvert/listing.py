@@ -12,16 +12,16 @@ from xconvert.attributes import DEFINITIONS, in_training
 from xconvert.backends import backends
 from xconvert.counting import count
 from xconvert.implementation import Implementation, Published
-from xconvert.loading import interpret
+from xconvert.loading import load
 from xconvert.mappings import dialects, examine, library
-from xconvert.provenance import read_record
 from xconvert.verification import describe
 
 
-def inspect(path: Path, *, key: str | None = None, ema: bool | None = None, **options: Any) -> dict[str, Any]:
-    """What is in a checkpoint, and where each attribute was learned."""
-    checkpoint = formats.read(path, key, ema)
-    model = interpret(checkpoint, str(path), ema=ema, **options)
+def inspect(path: Path, **options: Any) -> dict[str, Any]:
+    """What is in a checkpoint, and where each attribute was learned; ``options`` are those of ``load``."""
+    model = load(path, **options)
+    assert model.origin  # noqa: S101  (it was read from a file)
+    checkpoint = model.origin.checkpoint
     first = model.weights[f"{model.layers[0].name}.weight"]
     widths = [
         t.shape[-1] for n, t in model.weights.items() if n.endswith((".conv1.weight", ".conv2.weight", ".pointwise.weight"))
@@ -35,7 +35,7 @@ def inspect(path: Path, *, key: str | None = None, ema: bool | None = None, **op
         "input_channels": first.shape[2],
         "widths": list(dict.fromkeys(widths)),
         "notes": list(model.notes),
-        "record": read_record(checkpoint, str(path)) or None,
+        "record": dict(model.origin.record) or None,
     }
 
 

@@ -15,12 +15,15 @@ from xconvert import axes, formats
 from xconvert.agreement import agree
 from xconvert.attributes import in_training
 from xconvert.attributes import parse as parse_attribute
-from xconvert.errors import AmbiguousError, NetworkError, UsageError
+from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
+from xconvert.formats._limits import Limits
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify, summarise
 from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
-from xconvert.provenance import fingerprint, read_record, record_of
+from xconvert.provenance import changed_since, fingerprint, read_record, record_of
+
+TRUST = ("max_memory", "verify_checksums", "isolate")  # options of ``load`` that say how far to trust a file
 
 
 def load(
@@ -32,6 +35,9 @@ def load(
     settings: Mapping[str, Any] | None = None,
     ignore: Sequence[str] = (),
     mappings: Sequence[str | Path] = (),
+    max_memory: int | None = None,
+    verify_checksums: bool = False,
+    isolate: bool = False,
 ) -> Model:
     """Read the network in ``path``: its architecture, depth and widths, its attributes, and its weights under
     canonical names.
@@ -39,23 +45,46 @@ def load(
     ``implementation``: whose names the file has, where several fit. ``key``: which of several candidates in the file.
     ``ema``: whether the moving averages of the weights are meant, where the file has them beside the weights.
     ``settings``: attributes that are known better than the file does. ``ignore``: patterns of tensors to leave out.
-    ``mappings``: folders of further mapping files. Weights are read when asked for. Raises the subclasses of
-    ``XconvertError``, each saying what was found.
+    ``mappings``: folders of further mapping files. Weights are read when asked for. ``max_memory``: the bytes that the file may
+    ask for beyond what it holds, by default 256 MiB and 4 times its size. ``verify_checksums``: also those that no other
+    program looks at, of zip members and of xconvert's own record. ``isolate``: parse the file in a process of its own.
+    Raises the subclasses of ``XconvertError``, each saying what was found.
     """
-    checkpoint = formats.read(Path(path), key, ema)
+    limits = Limits(max_memory, verify_checksums, isolate)
+    checkpoint = formats.read(Path(path), key, ema, limits)
     model = interpret(
         checkpoint, str(path), implementation=implementation, ema=ema, settings=settings, ignore=ignore, mappings=mappings
     )
     record = read_record(checkpoint, str(path))
-    return replace(model, origin=Origin(str(path), checkpoint, record, cache(partial(fingerprint, path))))
+    if verify_checksums and changed_since(checkpoint, record):
+        raise UnreadableError(
+            f"the tensors of `{path}` are not those that xconvert wrote: they do not have the digest of its record",
+            facts=["it was damaged, or trained or edited since"],
+            hints=["leave `--verify-checksums` away if it was trained since"],
+        )
+    notes = (*model.notes, *_impossible(model, every=verify_checksums))
+    return replace(model, notes=notes, origin=Origin(str(path), checkpoint, record, cache(partial(fingerprint, path))))
+
+
+def _impossible(model: Model, every: bool) -> Iterator[str]:
+    """A clause for each parameter that no training gives, of the variances alone (they are small), or of ``every`` one: numbers
+    that are not finite, and negative variances, with which a network may still compute where epsilon lifts them above zero.
+    """
+    for name in (f"{layer.name}.{parameter}" for layer in model.layers for parameter in layer.parameters):
+        if every or name.endswith(".variance"):
+            array = model.weights[name].read()
+            if not np.isfinite(array).all():
+                yield f"`{name}` is not finite"
+            elif name.endswith(".variance") and (array < 0).any():
+                yield f"`{name}` is negative, down to {array.min():.3g}: no data have such a variance"
 
 
 def load_pair(a: str | Path | Model, b: str | Path | Model, **options: Any) -> tuple[Model, Model]:
     """Two networks that are to be compared; what is a ``Model`` already stays as it is. ``options`` are those of ``load`` for
-    ``a``; of them ``mappings`` and ``ignore`` hold for ``b`` too.
+    ``a``; of them ``mappings``, ``ignore`` and those of ``TRUST`` hold for ``b`` too.
     """
     first = a if isinstance(a, Model) else load(a, **options)
-    shared = {name: value for name, value in options.items() if name in ("mappings", "ignore")}
+    shared = {name: value for name, value in options.items() if name in ("mappings", "ignore", *TRUST)}
     try:
         return first, b if isinstance(b, Model) else load(b, **shared)
     except AmbiguousError as error:  # its hint is an option, and options speak of the first

@@ -230,12 +230,13 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
         if done.returncode:
             raise _failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
         for i in range(len(jobs)):
-            with np.load(Path(folder, f"out_{i}.npz")) as out:
+            with loadz(Path(folder, f"out_{i}.npz")) as out:
                 yield dict(out)
 
 
 # NumPy 2's stubs want `allow_pickle` beside other keywords, and NumPy 1 takes it for an array.
 savez: Callable[..., None] = np.savez
+loadz: Callable[..., Any] = np.load  # noqa: TID251  (what ``savez`` wrote)
 
 CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network
 

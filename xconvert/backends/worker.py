@@ -6,10 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from xconvert.architectures import families
-from xconvert.backends import CANNOT, Job, backends, savez
+from xconvert.backends import CANNOT, Job, backends, loadz, savez
 from xconvert.model import Depth
 
 
@@ -17,14 +15,14 @@ def main(folder: Path) -> None:
     """Read ``job.json``, ``weights.npz``, ``images.npz`` and ``labels.npz``; write ``out_<i>.npz`` for each array of images."""
     told = json.loads((folder / "job.json").read_text())
     layers = families()[told["family"]].build(Depth(*told["depth"]), told["head"], told["attributes"])
-    weights = dict(np.load(folder / "weights.npz"))
+    weights = dict(loadz(folder / "weights.npz"))
     backend = backends()[told["backend"]]
     act = backend.train if told["train"] else backend.run
     if act is None:
         raise ValueError(backend.untrained)
     path = Path(told["path"]) if told["path"] else None
-    labels = list(np.load(folder / "labels.npz").values())
-    for i, images in enumerate(np.load(folder / "images.npz").values()):
+    labels = list(loadz(folder / "labels.npz").values())
+    for i, images in enumerate(loadz(folder / "images.npz").values()):
         options = (told["dtype"], tuple(told["taps"]), told["names"], told["published"], path, labels[i] if labels else None)
         savez(folder / f"out_{i}.npz", **act(Job(layers, weights, images, *options)))
 

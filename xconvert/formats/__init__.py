@@ -6,6 +6,7 @@ One module per format, each offering a ``FORMAT``. To add one, add a module; not
 from __future__ import annotations
 
 import mmap
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,17 +14,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
+from xconvert.formats._limits import USUAL, Limits, check_count
 from xconvert.model import Checkpoint
 from xconvert.plugins import discover
 
 
 class Choice(NamedTuple):
     """Which of several networks in one file is meant: by the ``key`` it stands under, or the one whose weights are moving
-    averages (``ema``: True) or are not (False). None: whichever there is, if there is but one.
+    averages (``ema``: True) or are not (False). None: whichever there is, if there is but one. ``limits``: how far the file is
+    trusted.
     """
 
     key: str | None = None
     ema: bool | None = None
+    limits: Limits = USUAL
 
 
 def itself(path: Path) -> tuple[Path, ...]:
@@ -39,8 +43,10 @@ class Format:
     the checkpoint, its tensors as lazily as the format allows; ``path`` is that of the mapped file.
     It raises ``UnreadableError`` for a damaged or hostile file and ``AmbiguousError`` when a choice is needed.
     ``write(path, checkpoint)`` creates ``files(path)``, with the same bytes for the same input; None where the format is
-    only read. ``files``: what is written for a path, the one by which readers find the others last. ``inside``: how the
-    file to map is called in a folder that holds one checkpoint, as patterns of ``Path.glob``.
+    only read. ``files``: what is written for a path, the one by which readers find the others last.
+    ``publish(made, path)`` gives what was written for ``made``, in a folder beside it, the name ``path``, in one step: whoever
+    looks before sees the checkpoint that was there, afterwards the new one.
+    ``inside``: how the file to map is called in a folder that holds one checkpoint, as patterns of ``Path.glob``.
     ``suffixes``: file endings for which it is the one written. ``dialects``: for a dialect family
     (``"keras"``) the dialect that its names must be in; a format that has any entries holds no other families; empty:
     any name fits.
@@ -54,6 +60,7 @@ class Format:
     write: Callable[[Path, Checkpoint], None] | None = None
     dialects: Mapping[str, str] = field(default_factory=dict)
     files: Callable[[Path], tuple[Path, ...]] = itself
+    publish: Callable[[Path, Path], None] = os.replace
     inside: tuple[str, ...] = ()
 
 
@@ -62,18 +69,25 @@ def formats() -> dict[str, Format]:
     return discover("formats", "FORMAT")
 
 
-def read(path: Path, key: str | None = None, ema: bool | None = None) -> Checkpoint:
+def read(path: Path, key: str | None = None, ema: bool | None = None, limits: Limits = USUAL) -> Checkpoint:
     """Read the checkpoint in ``path``, whatever its suffix says: a file, the prefix that several files share, or a folder
     that holds one.
 
-    Raises ``UnreadableError`` when the file is missing, empty, damaged or no checkpoint at all, ``AmbiguousError``
+    Raises ``UnreadableError`` when the file is missing, empty, damaged, hostile or no checkpoint at all, ``AmbiguousError``
     when it holds more than one and neither ``key`` nor ``ema`` says which.
     """
+    choice = Choice(key, ema, limits)
+    if limits.isolate:
+        from xconvert.isolation import read_apart
+
+        return read_apart(path, choice)
     found = locate(path)
     data = mapped(found)
     for candidate in formats().values():
         if candidate.matches(data):
-            return candidate.read(found, data, Choice(key, ema))
+            checkpoint = candidate.read(found, data, choice)
+            check_count(path, len(checkpoint.tensors))
+            return checkpoint
     readable = [f.name for f in formats().values() if f.suffixes or not f.write]
     raise UnreadableError(
         f"`{path}` is not a checkpoint that xconvert can read",

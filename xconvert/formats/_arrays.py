@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
+from xconvert.formats._limits import MAX_NAME
 from xconvert.model import Array, Tensor
 
 STANDARD = {"bool", "float16", "float32", "float64", "complex64", "complex128"}
@@ -37,10 +38,10 @@ def dtype_named(name: str) -> np.dtype[Any]:
     return found
 
 
-def shown(name: str) -> str:
+def shown(name: str, most: int = 200) -> str:
     """``name`` with everything that a terminal would act on escaped, cut to a readable length."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name[:200])
-    return text if len(name) <= 200 else text + "…"
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name[:most])
+    return text if len(name) <= most else text + "…"
 
 
 def damaged(path: Path, why: str) -> UnreadableError:
@@ -54,12 +55,13 @@ def truncated(path: Path, why: str) -> UnreadableError:
 
 
 def checked_name(path: Path, name: str) -> str:
-    """``name`` itself; raises ``UnreadableError`` when it is empty or holds control characters."""
-    if name and name.isprintable():
+    """``name`` itself; raises ``UnreadableError`` when it is empty, longer than ``MAX_NAME``, or holds control characters."""
+    if name and name.isprintable() and len(name) <= MAX_NAME:
         return name
+    length = f" … of {len(name)} characters" if len(name) > MAX_NAME else ""
     raise UnreadableError(
-        f"`{path}` holds a tensor called `{shown(name)}`",
-        facts=["a name is not empty and has no control characters"],
+        f"`{path}` holds a tensor called `{shown(name)}`{length}",
+        facts=[f"a name has 1 to {MAX_NAME} characters, and no control characters among them"],
     )
 
 

@@ -28,6 +28,7 @@ from xconvert.formats._arrays import (
     truncated,
     view,
 )
+from xconvert.formats._bundle_files import VERSION, files, header, shard_name
 from xconvert.formats._crc32c import checksum
 from xconvert.formats._protobuf import block, encoded, fixed32, message, number, parts, signed, varint, whole
 from xconvert.formats._slices import Extents, extents, key, size_of, whole_tensor, within
@@ -60,7 +61,6 @@ DTYPES = {  # core/framework/types.proto
 _CODES = {name: code for code, name in DTYPES.items()}
 TEXT = 7
 OTHERS = {20, 21}  # handles and variants: what no network is made of
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +117,21 @@ def open_bundle(path: Path, data: mmap.mmap) -> Bundle:
             raise ValueError("its index has no header")
         head = message(header)
         count, big = whole(head, 1), whole(head, 2)
-        if big > 1 or any(whole(message(version), 2) > _VERSION for version in parts(head, 3)):
+        if big > 1 or any(whole(message(version), 2) > VERSION for version in parts(head, 3)):
             raise ValueError("its index is of a version that is not known")
-        listed = {name: _entry(name, value) for name, value in rows}
+        listed = {name: _entry(path, name, value) for name, value in rows}
         shards = _shards(path, listed, count, ">" if big else "<")
         return _contents(path, listed, shards)
 
 
-def _entry(name: bytes, value: memoryview) -> _Entry:
+def _entry(path: Path, name: bytes, value: memoryview) -> _Entry:
     """A BundleEntryProto; raises ``ValueError``."""
     fields = message(value)
     dims = [signed(whole(message(dim), 1)) for shape in parts(fields, 2) for dim in parts(message(shape), 2)]
     crc = parts(fields, 6)
     return _Entry(
         whole(fields, 1),
-        checked_shape(Path(), name.decode(errors="replace"), dims),
+        checked_shape(path, name.decode(errors="replace"), dims),
         whole(fields, 3),
         whole(fields, 4),
         whole(fields, 5),
@@ -166,11 +166,6 @@ def _shards(path: Path, listed: Mapping[bytes, _Entry], count: int, order: Order
         if end > len(maps[shard]):
             raise truncated(file, f"its tensors go on to byte {end} of {len(maps[shard])}")
     return _Shards(maps, order)
-
-
-def shard_name(index: Path, shard: int, count: int) -> Path:
-    """The file of a shard beside an index, as TensorFlow's ``DataFilename`` makes it of the prefix and the numbers."""
-    return index.with_name(f"{index.name.removesuffix('.index')}.data-{shard:05}-of-{count:05}")
 
 
 def _contents(path: Path, listed: dict[bytes, _Entry], shards: _Shards) -> Bundle:
@@ -243,12 +238,6 @@ def take_metadata(path: Path, bundle: Bundle) -> dict[str, str]:
     return metadata
 
 
-def files(path: Path) -> tuple[Path, ...]:
-    """What is written for the prefix ``path``: the shard, then the index, by which readers find it."""
-    index = path.with_name(f"{path.name}.index")
-    return shard_name(index, 0, 1), index
-
-
 def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], graph: bytes | None = None) -> None:
     """Create the files of the prefix ``path``: ``tensors`` in the order of their names as bytes, one shard, ``metadata`` and
     ``graph`` as texts among them. Raises ``UsageError`` for dtypes that TensorFlow does not have and for names that are taken.
@@ -262,7 +251,7 @@ def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     if graph is not None:
         texts[GRAPH] = graph
     data, index = files(path)
-    rows, at = [(b"", number(1, 1) + block(3, number(1, _VERSION)))], 0
+    rows, at = [(b"", header(1))], 0
     with data.open("wb") as file:
         for name in sorted([*tensors, *texts], key=str.encode):
             pieces, parts_of_crc, described = _encoded(name, tensors.get(name), texts.get(name, b""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
@@ -21,14 +21,15 @@ import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import checked_shape, dtype_named, elements, shown, view
+from xconvert.formats._hdf5_texts import lengths
+from xconvert.formats._limits import MAX_NAME, MAX_TENSORS, USUAL, Budget, told
 from xconvert.model import Array, Tensor
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSIONS = (b"\0", b"\1", b"\2", b"\3")  # of the superblock, the byte after the signature
-_ATTRIBUTE_LIMIT = 64512  # bytes; HDF5_OBJECT_HEADER_LIMIT in keras/src/legacy/saving/legacy_h5_format.py
 _FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32 and lzf: those that load no plugin and that h5py always has
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
-_BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
+BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
 
 
 def is_hdf5(data: mmap.mmap | memoryview) -> bool:
@@ -48,7 +49,7 @@ def root_names(data: mmap.mmap) -> frozenset[str]:
     if not is_hdf5(data):
         return frozenset()
     try:
-        with open_hdf5(Path(), memoryview(data)) as file:
+        with open_hdf5(Path(), memoryview(data), USUAL.budget(Path(), len(data))) as file:
             return frozenset((*file.members(file.root), *file.attributes(file.root)))
     except (UnreadableError, UsageError):
         return frozenset()
@@ -60,8 +61,8 @@ class Hdf5:
     Groups are ``h5py.Group`` and must not be used after ``open_hdf5`` has ended; tensors may.
     """
 
-    def __init__(self, path: Path, buffer: memoryview, root: Any) -> None:
-        self._path, self._buffer, self._h5py, self.root = path, buffer, _h5py(path), root
+    def __init__(self, path: Path, buffer: memoryview, root: Any, budget: Budget) -> None:
+        self._path, self._buffer, self._h5py, self.root, self.budget = path, buffer, h5py_for(path), root, budget
         self._reached: set[int] = set()  # addresses of the objects that were reached
 
     def members(self, group: Any) -> list[str]:
@@ -123,10 +124,13 @@ class Hdf5:
             raise self._refused(where, "keeps its numbers in other places or files")
         stored = self._stored_dtype(dataset, where)
         shape = checked_shape(self._path, where, shape)
-        dtype = dtype_named("bfloat16" if stored == _BFLOAT16 else stored.name)
+        dtype = dtype_named("bfloat16" if stored == BFLOAT16 else stored.name)
         offset = self._offset(dataset, where, elements(shape) * dtype.itemsize)
         if offset is not None:
             return view(self._buffer, dtype, shape, order=">" if stored.str[0] == ">" else "<", offset=offset)
+        self.budget.take(
+            elements(shape) * dtype.itemsize, f"`{shown(where)}` would expand to {told(elements(shape) * dtype.itemsize)}"
+        )
         return Tensor(shape, dtype, lambda: _read(self._path, self._buffer, where, dtype))
 
     def _attribute(self, node: Any, name: str) -> Any:
@@ -137,7 +141,24 @@ class Hdf5:
         stored = node.attrs.get_id(name)
         if stored.shape is not None and 0 in stored.shape:
             return []
-        return node.attrs[name] if isinstance(stored.get_type(), self._h5py.h5t.TypeStringID) else None
+        kind = stored.get_type()
+        if not isinstance(kind, self._h5py.h5t.TypeStringID):
+            return None
+        count = elements(stored.shape or ())
+        size = self._referred(node, name, count) if kind.is_variable_str() else count * kind.get_size()
+        self.budget.take(size, f"the attribute `{shown(str(name))}` says that it holds {told(size)} of text")
+        return node.attrs[name]
+
+    def _referred(self, node: Any, name: str, count: int) -> int:
+        """Bytes of the ``count`` texts of variable length in the attribute ``name``, as it says itself."""
+        properties, address = node.file.id.get_create_plist(), self._h5py.h5o.get_info(node.id).addr
+        found = None
+        if properties.get_sizes() == (8, 8):  # bytes of an address and of a length, as ever
+            base = properties.get_userblock()
+            found = lengths(self._buffer, base, address, name.encode(errors="surrogateescape"), count)
+        if found is None:
+            raise self._refused(name, "is an attribute stored in a form that Keras does not use")
+        return sum(found)
 
     def _get(self, parent: Any, name: str) -> Any:
         """The object at the path ``name`` below ``parent``, through hard links only."""
@@ -155,7 +176,7 @@ class Hdf5:
         return found
 
     def _checked(self, name: Any) -> str:
-        if isinstance(name, str) and name.isprintable() and name not in ("", ".", ".."):
+        if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_NAME:
             return name
         raise self._damaged(f"`{shown(str(name))}` is not a name")
 
@@ -163,6 +184,8 @@ class Hdf5:
         """Refuse an object that was reached before: through a second link a group may contain itself."""
         with _libhdf5(self._path):
             address = self._h5py.h5o.get_info(found.id).addr
+        if len(self._reached) > 2 * MAX_TENSORS:
+            raise UnreadableError(f"`{self._path}` is no checkpoint: it has more than {2 * MAX_TENSORS} groups and datasets")
         if address in self._reached:
             raise self._refused(name, "leads to what has another name already", "a group may even contain itself that way")
         self._reached.add(address)
@@ -178,7 +201,7 @@ class Hdf5:
             except TypeError:  # NumPy has nothing like it
                 plain = False
         # Keras says so in `.weights.h5`, and stores the same bytes without a word in `.h5`.
-        bfloat16 = plain and dtype == _BFLOAT16 and self.texts(dataset).get("dtype", "bfloat16") == "bfloat16"
+        bfloat16 = plain and dtype == BFLOAT16 and self.texts(dataset).get("dtype", "bfloat16") == "bfloat16"
         if bfloat16 or (plain and dtype.kind in "fiub" and dtype.itemsize <= 8):
             return dtype
         raise self._refused(where, "does not hold plain numbers")
@@ -213,66 +236,23 @@ class Hdf5:
 
 
 @contextmanager
-def open_hdf5(path: Path, buffer: memoryview) -> Iterator[Hdf5]:
-    """The HDF5 file in ``buffer``, for as long as the block lasts; ``path`` is for messages.
+def open_hdf5(path: Path, buffer: memoryview, budget: Budget) -> Iterator[Hdf5]:
+    """The HDF5 file in ``buffer``, for as long as the block lasts; ``path`` is for messages, ``budget`` what it may expand to.
 
     Raises ``UnreadableError`` when it is damaged and ``UsageError`` when ``h5py`` is not installed.
     """
-    h5py = _h5py(path)
+    h5py = h5py_for(path)
     with _libhdf5(path):
         root = h5py.File(_Buffer(buffer), "r")
     try:
-        yield Hdf5(path, buffer, root)
+        yield Hdf5(path, buffer, root, budget)
     finally:
         root.close()
 
 
-@contextmanager
-def create_hdf5(path: Path) -> Iterator[Any]:
-    """A new ``h5py.File``, written to ``path`` at the end of the block; the same contents give the same bytes.
-
-    It is built in memory: where a disk is full, HDF5 prints a thousand lines and crashes, Python raises ``OSError``.
-    """
-    with _h5py(path).File("memory", "w", driver="core", backing_store=False) as root:
-        yield root
-        root.flush()
-        image = root.id.get_file_image()
-    path.write_bytes(image)
-
-
-def put_tensor(group: Any, name: str, tensor: Tensor) -> None:
-    """Create the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no plain number."""
-    bfloat16 = tensor.dtype.name == "bfloat16"
-    if not bfloat16 and (tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8):
-        raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
-    array = np.asarray(tensor.read(), order="C")
-    if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
-        raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
-    array = array.view(_BFLOAT16) if bfloat16 else array.astype(array.dtype.newbyteorder("<"), copy=False)
-    dataset = group.create_dataset(name, data=array, track_times=False)
-    if bfloat16:
-        dataset.attrs["dtype"] = "bfloat16"
-
-
-def put_strings(group: Any, name: str, values: Sequence[str]) -> None:
-    """Store the attribute ``name`` as fixed-length strings, split into ``name0``, ``name1`` … where HDF5 has no room for it.
-
-    Raises ``UsageError`` for a single string longer than HDF5 allows.
-    """
-    array = np.array([value.encode() for value in values]) if values else np.empty(0)
-    if array.itemsize > _ATTRIBUTE_LIMIT:
-        raise UsageError(f"HDF5 attributes cannot hold the name `{shown(max(values, key=len))}`")
-    each = _ATTRIBUTE_LIMIT // array.itemsize
-    if len(values) <= each:
-        group.attrs[name] = array
-        return
-    for number, start in enumerate(range(0, len(values), each)):
-        group.attrs[f"{name}{number}"] = array[start : start + each]
-
-
 def _read(path: Path, buffer: memoryview, where: str, dtype: np.dtype[Any]) -> Array:
     """The numbers of a dataset that only the library can read, already checked by ``Hdf5.tensor``."""
-    with open_hdf5(path, buffer) as file, _libhdf5(path):
+    with open_hdf5(path, buffer, USUAL.budget(path, len(buffer))) as file, _libhdf5(path):
         array: Array = file.root[where][...]
     if dtype == np.bool_:
         return np.not_equal(array.view(np.uint8), 0)  # any byte may be stored
@@ -285,7 +265,7 @@ def _text(value: str | bytes) -> str:
     return raw.decode(errors="replace")
 
 
-def _h5py(path: Path) -> ModuleType:
+def h5py_for(path: Path) -> ModuleType:
     try:
         import h5py
     except ImportError:

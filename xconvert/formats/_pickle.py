@@ -5,7 +5,7 @@ calling one gives a record of the call (``Opaque``), unless the name belongs to 
 the caller. Names that only an attack writes are refused outright. Opcodes and their meaning are those of the standard
 library's ``pickletools``, protocols 0 to 5.
 
-Work is bounded by the size of the file: no recursion, keys that cost nothing to hash, a memo that is a dict, and budgets.
+Work is bounded by the size of the file: no recursion, keys that cost nothing to hash, a memo that is a dict, and a budget.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import damaged, shown, truncated
 from xconvert.formats._globals import CONTAINERS, Dict, Global, Handler, Leaf, Opaque, fill, is_hostile, key_of
+from xconvert.formats._limits import USUAL, Budget
 
 __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
@@ -26,6 +27,8 @@ MAX_OPCODES = 4_000_000  # a few seconds; the checkpoint of an Xception has 11 0
 MAX_MARKS = 1_000
 MAX_LINE = 4_096
 MAX_LONG = 1_024
+# Bytes of memory that an opcode may take (CPython 3.11, 64 bits): an object on the stack, an entry of the memo, a container.
+_OBJECT, _ENTRY, _CONTAINER = 64, 128, 320
 
 
 def load(
@@ -35,17 +38,18 @@ def load(
     *,
     persistent: Callable[[Any], Any] | None = None,
     start: int = 0,
+    budget: Budget | None = None,
 ) -> tuple[Any, int]:
     """The object that the pickle at ``start`` of ``data`` describes, and the position after it.
 
     ``handlers``: functions called in place of the globals of that (Python 3) name, with the file's arguments; they may raise
     ``TypeError`` or ``ValueError`` for arguments that make no sense. ``persistent`` turns the identity of what lies outside the
     pickle into a value. Byte strings of 256 bytes and more are views of ``data``; text of Python 2 is decoded as latin-1, which
-    keeps every byte.
+    keeps every byte. ``budget``: the memory that it may take, by default what is usual for the size of ``data``.
 
     Raises ``UnreadableError`` for a pickle that is damaged, hostile, or out of all proportion. ``path`` is for messages.
     """
-    machine = _Machine(path, data, handlers, persistent, start)
+    machine = _Machine(path, data, handlers, persistent, start, budget or USUAL.budget(path, len(data)))
     try:
         return machine.run(), machine.at
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError):
@@ -59,20 +63,27 @@ def asks_to_run(path: Path, name: str) -> UnreadableError:
 
 class _Machine:
     def __init__(
-        self, path: Path, data: memoryview, handlers: Mapping[str, Handler], persistent: Callable[[Any], Any] | None, at: int
+        self,
+        path: Path,
+        data: memoryview,
+        handlers: Mapping[str, Handler],
+        persistent: Callable[[Any], Any] | None,
+        at: int,
+        budget: Budget,
     ) -> None:
         self.path, self.data, self.at = path, data, at
         self.handlers, self.persistent = {**CONTAINERS, **handlers}, persistent
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.copies = (1 << 20) + 2 * len(data)  # what calls may copy: an honest file converts everything once
+        self.budget = budget
 
     def run(self) -> Any:
         for _ in range(MAX_OPCODES):
             code = self.take(1)[0]
             if code == _STOP:
                 return self.stack.pop()
+            self.budget.take(_COSTS.get(code, _OBJECT), "its pickle makes endlessly many objects")
             _OPCODES[code](self)
         raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more than {MAX_OPCODES} opcodes")
 
@@ -122,9 +133,9 @@ class _Machine:
         if handler is None:
             self.push(Opaque(function.name, arguments))
             return
-        self.copies -= sum(len(a) for a in arguments if isinstance(a, (str, bytes, list, tuple, dict, set)))
-        if self.copies < 0:
-            raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle copies the same data over and over")
+        copied = sum(len(a) for a in arguments if isinstance(a, (str, bytes)))
+        copied += sum(_OBJECT * len(a) for a in arguments if isinstance(a, (list, tuple, dict, set)))
+        self.budget.take(copied, "its pickle copies the same data over and over")
         self.push(handler(*arguments))
 
     def persist(self, identity: Any) -> None:
@@ -136,6 +147,8 @@ class _Machine:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, (Opaque, Dict)):
             target.state = state
+        elif isinstance(target, Global):  # of a function or class, for as long as the program runs
+            raise UnreadableError(f"`{self.path}` gives `{shown(target.name)}` other attributes; nothing was changed")
         elif isinstance(target, (dict, list, set, tuple, str, int)):
             raise TypeError("holds no attributes")
 
@@ -302,3 +315,4 @@ _OPCODES: Mapping[int, Callable[[_Machine], Any]] = {
         b"\x95": lambda m: m.take(8),
     }.items()
 }
+_COSTS = dict.fromkeys(b"]}\x8fldt\x91\x85\x86\x87R\x81\x92io", _CONTAINER) | dict.fromkeys(b"pqr\x94", _ENTRY)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 Field = int | memoryview
+MAX_FIELDS = 250_000  # of one message; the graph of an Xception has 500 nodes, the object graph of a SavedModel 5,000
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, Field]]:
@@ -36,9 +37,11 @@ def fields(data: memoryview) -> Iterator[tuple[int, Field]]:
 
 
 def message(data: memoryview) -> dict[int, list[Field]]:
-    """All values of every field by number."""
+    """All values of every field by number; raises ``ValueError`` for what is no message, or has more than ``MAX_FIELDS``."""
     found: dict[int, list[Field]] = {}
-    for number, value in fields(data):
+    for count, (number, value) in enumerate(fields(data)):
+        if count == MAX_FIELDS:
+            raise ValueError(f"a message has more than {MAX_FIELDS} fields")
         found.setdefault(number, []).append(value)
     return found
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from xconvert.formats._arrays import damaged
 from xconvert.formats._crc32c import checksum
+from xconvert.formats._limits import MAX_TENSORS
 from xconvert.formats._protobuf import encoded, varint
 
 MAGIC = bytes.fromhex("57fb808b247547db")
@@ -21,6 +22,7 @@ _FOOTER = 48
 _TRAILER = 5
 _INTERVAL = 16  # entries after which a key is written whole
 _BLOCK = 262_144  # bytes after which TensorFlow starts a new block
+_MOST = 2 * MAX_TENSORS  # entries: a tensor may be in parts
 _EXPANSION = 22  # snappy makes at most 64 bytes of 3
 
 
@@ -48,7 +50,7 @@ def entries(path: Path, data: mmap.mmap | memoryview, start: bytes = b"") -> Ite
             raise ValueError("its end is no table's")
         _, at = _handle(table[-_FOOTER:], 0)  # of metadata, which nothing writes
         (offset, size), _ = _handle(table[-_FOOTER:], at)
-        end, last = 0, None
+        end, last, count = 0, None, 0
         for until, handle in _entries(_block(table, offset, size, len(table) - _FOOTER)):
             (first, length), _ = _handle(handle, 0)
             if first < end:
@@ -59,7 +61,9 @@ def entries(path: Path, data: mmap.mmap | memoryview, start: bytes = b"") -> Ite
             for key, value in _entries(_block(table, first, length, offset)):
                 if last is not None and key <= last:
                     raise ValueError("the keys of its table are not in order")
-                last = key
+                last, count = key, count + 1
+                if count > _MOST:
+                    raise ValueError(f"its table has more than {_MOST} entries")
                 if key >= start:
                     yield key, value
 

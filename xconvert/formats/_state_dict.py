@@ -12,6 +12,7 @@ from typing import Any
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats import Choice
 from xconvert.formats._arrays import Order, checked_name, shown
+from xconvert.formats._limits import Budget, check_count
 from xconvert.formats._pickle import Leaf, Opaque
 from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
 from xconvert.model import Checkpoint, Tensor
@@ -25,7 +26,13 @@ TORCH = "torch.save(model.state_dict(), path)"
 
 
 def read_state_dict(
-    path: Path, root: Any, choice: Choice, locate: Callable[[Storage], memoryview], order: Order, format_name: str
+    path: Path,
+    root: Any,
+    choice: Choice,
+    locate: Callable[[Storage], memoryview],
+    order: Order,
+    format_name: str,
+    budget: Budget,
 ) -> Checkpoint:
     """The checkpoint that the unpickled ``root`` holds; ``locate`` returns all bytes of a storage.
 
@@ -33,14 +40,17 @@ def read_state_dict(
     one of its entries cannot be read.
     """
     chosen, notes = choose(path, root, choice, TORCH)
-    tensors, skipped = dict[str, Tensor](), list[str]()
+    tensors, skipped, storages = dict[str, Tensor](), list[str](), dict[str, int]()
     for name, value in chosen.items():
         if isinstance(value, Unsupported):
             raise UnreadableError(f"`{path}` holds `{shown(name)}` as {value.what}", hints=["save a plain, dense float tensor"])
         if isinstance(value, TorchTensor):
-            tensors[checked_name(path, name)] = tensor_of(value, locate(value.storage), order)
+            held = locate(value.storage)
+            storages[value.storage.key] = len(held)
+            tensors[checked_name(path, name)] = tensor_of(value, held, order)
         else:
             skipped.append(name)
+    budget.hold(tensors.values(), sum(storages.values()))
     notes += left_out(skipped) + _uncounted(chosen)
     return Checkpoint(tensors, _metadata(chosen), averages=bool(choice.ema), notes=tuple(notes), format=format_name)
 
@@ -133,6 +143,7 @@ def choose(path: Path, root: Any, choice: Choice, save: str) -> tuple[Mapping[st
             hints=[f"pass `--key {fitting[0].key}`", *either],
         )
     chosen = fitting[0]
+    check_count(path, chosen.tensors)
     notes = [f"unwrapped `{shown(chosen.key)}`"] if chosen.key else []
     others = [str(c) for c in candidates if c is not chosen] + training
     return chosen.entries, notes + [f"left out {other}" for other in others]

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import damaged, shown, truncated
+from xconvert.formats._limits import MAX_TENSORS, USUAL, Budget, Limits, told
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -27,7 +28,7 @@ _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _SIZES_FOLLOW = 0x0008
 _UTF8 = 0x0800
 _STORED, _DEFLATED = 0, 8
-_INFLATED = 1 << 30  # an archive may inflate to this many bytes, or to 20 times its size if that is more
+_MAX_MEMBERS = MAX_TENSORS + 10  # of a state dict: one for each tensor, and those that describe them
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,11 @@ class _Member:
 class ZipIndex:
     """Where the members of a zip archive lie; ``names`` in the archive's order, ``comment`` the archive's own."""
 
-    def __init__(self, path: Path, data: mmap.mmap, members: dict[str, _Member], comment: bytes) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, members: dict[str, _Member], comment: bytes, budget: Budget) -> None:
         self._path, self._data, self._members = path, memoryview(data), members
-        self.comment = comment
+        self.comment, self.budget = comment, budget
+        self.inflated = sum(m.size for m in members.values() if m.method == _DEFLATED)  # bytes
+        budget.take(self.inflated, f"it would inflate to {told(self.inflated)}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -62,7 +65,8 @@ class ZipIndex:
     def view(self, name: str) -> memoryview:
         """The contents of a member: the mapped bytes themselves where it is stored, a fresh copy where it is deflated.
 
-        Raises ``UnreadableError`` when deflated contents are damaged; the checksum of stored ones is not looked at.
+        Raises ``UnreadableError`` when deflated contents are damaged; the checksum of stored ones is not looked at, because
+        PyTorch does not: ``set_crc32_options(False)`` writes wrong ones.
         """
         member = self._members[name]
         if member.method == _STORED:
@@ -79,6 +83,16 @@ class ZipIndex:
             return bytes(self._data[member.start : member.start + min(size, member.size)])
         return self._inflate(member, size)
 
+    def verify(self) -> None:
+        """Raise ``UnreadableError`` for the first member whose contents do not have their checksum."""
+        for name, member in self._members.items():
+            if zlib.crc32(self.view(name)) != member.crc:
+                raise UnreadableError(
+                    f"`{self._path}` is damaged: `{shown(name)}` does not have its checksum",
+                    facts=["after `torch.serialization.set_crc32_options(False)` PyTorch writes wrong checksums"],
+                    hints=["fetch or save it again"],
+                )
+
     def _inflate(self, member: _Member, limit: int) -> bytes:
         packed = self._data[member.start : member.start + member.packed]
         try:
@@ -87,9 +101,13 @@ class ZipIndex:
             raise damaged(self._path, f"`{shown(member.name)}` cannot be inflated") from None
 
 
-def open_zip(path: Path, data: mmap.mmap) -> ZipIndex:
-    """The index of the archive ``data``; raises ``UnreadableError`` when it is truncated, contradicts itself or is encrypted."""
+def open_zip(path: Path, data: mmap.mmap, limits: Limits = USUAL) -> ZipIndex:
+    """The index of the archive ``data``; raises ``UnreadableError`` when it is truncated, contradicts itself or is encrypted,
+    when it would inflate to more than ``limits`` allow, and, if they ask for it, when a checksum is wrong.
+    """
     start, end, count, comment = _directory(path, data)
+    if count > _MAX_MEMBERS:
+        raise UnreadableError(f"`{path}` is no checkpoint: it has {count} members, more than {_MAX_MEMBERS}")
     members: dict[str, _Member] = {}
     spans: list[tuple[int, int]] = []
     try:
@@ -104,9 +122,11 @@ def open_zip(path: Path, data: mmap.mmap) -> ZipIndex:
     after = [begin for begin, _ in spans[1:]] + [start]
     if any(stop > following for (_, stop), following in zip(spans, after, strict=False)):
         raise damaged(path, "its members overlap")
-    if sum(m.size for m in members.values() if m.method == _DEFLATED) > max(_INFLATED, 20 * len(data)):
-        raise UnreadableError(f"`{path}` would inflate to far more than its size", hints=["unpack and store it uncompressed"])
-    return ZipIndex(path, data, {n: m for n, m in members.items() if not n.endswith("/")}, comment)
+    kept = {name: member for name, member in members.items() if not name.endswith("/")}
+    index = ZipIndex(path, data, kept, comment, limits.budget(path, len(data)))
+    if limits.checksums:
+        index.verify()
+    return index
 
 
 def sniff(data: mmap.mmap) -> tuple[str, ...]:
@@ -114,7 +134,7 @@ def sniff(data: mmap.mmap) -> tuple[str, ...]:
     if data[:4] != b"PK\x03\x04":
         return ()
     try:
-        return open_zip(Path(), data).names
+        return open_zip(Path(), data, Limits(memory=1 << 62)).names  # nothing is inflated here
     except UnreadableError:
         length = int.from_bytes(data[26:28], "little")
         return (data[30 : 30 + length].decode("utf-8", "replace"),)

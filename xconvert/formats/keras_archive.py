@@ -35,13 +35,14 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     ``key`` names a nested model where two clash. Raises ``UnreadableError`` for a damaged or hostile file and
     ``AmbiguousError`` where nested models use the same names.
     """
-    index = open_zip(path, data)
+    index = open_zip(path, data, choice.limits)
     if _WEIGHTS not in index.names:
         raise UnreadableError(f"`{path}` holds no `{_WEIGHTS}`", facts=[f"it holds {len(index.names)} other files"])
     said = Description()
     if _CONFIG in index.names:
+        index.budget.parse(index.size(_CONFIG), f"`{_CONFIG}`")
         said = describe(bytes(index.view(_CONFIG)), _CONFIG, key=choice.key, numbered=True)
-    return replace(read_store(path, index.view(_WEIGHTS), choice.key, said), format="keras-archive")
+    return replace(read_store(path, index.view(_WEIGHTS), choice.key, index.budget, said), format="keras-archive")
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

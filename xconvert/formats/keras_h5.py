@@ -17,7 +17,8 @@ import numpy as np
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._arrays import shown
-from xconvert.formats._hdf5 import Hdf5, create_hdf5, is_hdf5, open_hdf5, put_strings, put_tensor
+from xconvert.formats._hdf5 import Hdf5, is_hdf5, open_hdf5
+from xconvert.formats._hdf5_writing import create_hdf5, put_strings, put_tensor
 from xconvert.formats._keras_config import Description, describe
 from xconvert.formats._keras_models import Weight, natural_order, stem, unwrap
 from xconvert.model import Checkpoint, Tensor
@@ -40,9 +41,10 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     Layers of nested models come under their own names. Raises ``UnreadableError`` for a damaged or hostile file, or
     another program's, and ``AmbiguousError`` where nested models use the same names.
     """
-    with open_hdf5(path, memoryview(data)) as file:
+    with open_hdf5(path, memoryview(data), choice.limits.budget(path, len(data))) as file:
         group = _weights_group(path, file)
         texts = file.texts(file.root)
+        file.budget.parse(len(texts.get("model_config", "")), "`model_config`")
         said = describe(texts["model_config"], "model_config", key=choice.key) if "model_config" in texts else Description()
         weights = list(_weights(file, group, said.models))
         tensors, notes = unwrap(path, weights, choice.key)

@@ -14,9 +14,11 @@ from typing import Any
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import shown
-from xconvert.formats._hdf5 import Hdf5, create_hdf5, open_hdf5, put_tensor, root_names
+from xconvert.formats._hdf5 import Hdf5, open_hdf5, root_names
+from xconvert.formats._hdf5_writing import create_hdf5, put_tensor
 from xconvert.formats._keras_config import Description
 from xconvert.formats._keras_models import Weight, natural_order, unwrap
+from xconvert.formats._limits import Budget
 from xconvert.model import Checkpoint, Tensor
 
 _LISTS = {"layers", "_layer_checkpoint_dependencies"}  # groups that hold a model's layers and are none themselves
@@ -37,13 +39,13 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     Layers of one class are in the model's order. Raises ``UnreadableError`` for a damaged or hostile file and
     ``AmbiguousError`` where nested models use the same names.
     """
-    return read_store(path, memoryview(data), choice.key)
+    return read_store(path, memoryview(data), choice.key, choice.limits.budget(path, len(data)))
 
 
-def read_store(path: Path, buffer: memoryview, key: str | None, said: Description | None = None) -> Checkpoint:
+def read_store(path: Path, buffer: memoryview, key: str | None, budget: Budget, said: Description | None = None) -> Checkpoint:
     """As ``read``, for a file that is part of another, which has ``said`` what the layers are."""
     said = said or Description()
-    with open_hdf5(path, buffer) as file:
+    with open_hdf5(path, buffer, budget) as file:
         groups, _ = file.children(file.root)
         counts = {name: _count(path, file, groups.pop(name)) for name in _OTHERS if name in groups}
         weights = [weight for name in natural_order(groups) for weight in _weights(path, file, groups[name], (name,))]

@@ -29,6 +29,7 @@ from xconvert.formats._arrays import (
     shown,
     view,
 )
+from xconvert.formats._limits import MAX_TENSORS
 from xconvert.formats._protobuf import block, fields, head, number, packed, signed, varint
 from xconvert.model import Array, Checkpoint, Tensor
 
@@ -41,7 +42,6 @@ _METADATA = 1000  # field of Checkpoint: {1: key, 2: text}, as a map<string, str
 _CRC, _CRC_BYTES = b"crc_num", 17  # before the last ten bytes; with them
 _CIPHERS = (b"\xd8\x5e\x3a\x7f", b"\xd9\x5e\x3a\x7f", b"\xda\x5e\x3a\x7f")  # how `save_checkpoint(enc_key=…)` starts a block
 _CHUNK = 512 << 20  # bytes: SLICE_SIZE
-_MAX_VALUES = 1_000_000
 _MAX_PARTS = MAX_DIMENSIONS + 8  # fields of one value or tensor
 _EMA = "ema."  # before the names of the averages that MindCV keeps beside the weights
 
@@ -111,8 +111,8 @@ def _values(path: Path, body: memoryview) -> tuple[dict[str, _Value], dict[str, 
     values, metadata, last = dict[str, _Value](), dict[str, str](), ""
     try:
         for count, (key, raw) in enumerate(fields(body)):
-            if count >= _MAX_VALUES:
-                raise damaged(path, f"it has more than {_MAX_VALUES} values")
+            if count >= MAX_TENSORS:
+                raise UnreadableError(f"`{path}` is no checkpoint: it has more than {MAX_TENSORS} values")
             if key == _METADATA and not isinstance(raw, int):
                 parts = dict(_few(raw))
                 metadata[_string(parts[1])] = _string(parts[2])

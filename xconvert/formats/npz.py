@@ -47,12 +47,13 @@ def matches(data: mmap.mmap) -> bool:
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The arrays in ``data``: views of the map where stored, inflated when read where deflated. There is no choice."""
     no_choice(path, choice)
-    index = open_zip(path, data)
+    index = open_zip(path, data, choice.limits)
     metadata, dtypes = _comment(index.comment)
     tensors = {}
     for member in index.names:
         name = checked_name(path, member.removesuffix(".npy"))
         tensors[name] = _tensor(path, index, member, dtypes.get(name))
+    index.budget.hold(tensors.values(), len(data) + index.inflated)
     return Checkpoint(tensors, metadata, format="npz")
 
 

@@ -26,6 +26,7 @@ from xconvert.formats._arrays import (
     truncated,
     view,
 )
+from xconvert.formats._limits import MAX_TENSORS
 from xconvert.formats._onnx_program import HINTS, Node, evidence, parse, part, program, text
 from xconvert.formats._protobuf import Field, block, fields, packed, signed, varint
 from xconvert.model import Array, Checkpoint, Layer, Tensor
@@ -89,7 +90,9 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
 def _graph(path: Path, graph: memoryview) -> Checkpoint:
     """The initializers by name, and what the nodes compute with them."""
     nodes, initializers, interface = list[Node](), list[memoryview](), list[bytes]()
-    for field, value in fields(graph):
+    for count, (field, value) in enumerate(fields(graph)):
+        if count > 2 * MAX_TENSORS:
+            raise UnreadableError(f"`{path}` is no checkpoint: its graph has more than {2 * MAX_TENSORS} parts")
         if field == 1:
             nodes.append(parse(path, part(value)))
         elif field == 5:

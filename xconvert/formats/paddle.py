@@ -48,7 +48,8 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     The table of internal names, where there is one, is in the metadata under ``NAMES``.
     """
     whole = memoryview(data)
-    root, end = load(path, whole, _handlers(path))
+    budget = choice.limits.budget(path, len(data))
+    root, end = load(path, whole, _handlers(path), budget=budget)
     chosen, notes = choose(path, root, choice, SAVE)
     entries = dict(chosen)
     table, pieces = entries.pop(NAMES, {}), entries.pop(PIECES, {})
@@ -56,6 +57,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     tensors = {checked_name(path, name): _half(tensor_of(path, name, array)) for name, array in arrays.items()}
     notes += left_out([name for name in entries if name not in arrays])
     labels = {name: array.label for name, array in arrays.items() if array.label}
+    budget.hold(tensors.values(), len(data))
     metadata, more = _behind(path, whole, end)
     if names := _texts(path, table) or labels:
         metadata = {**metadata, NAMES: json.dumps(names)}

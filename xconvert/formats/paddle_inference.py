@@ -20,6 +20,7 @@ from typing import Any
 from xconvert.errors import UnreadableError
 from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import checked_name, checked_shape, damaged, dtype_named, elements, shown, truncated, view
+from xconvert.formats._limits import MAX_TENSORS, Limits
 from xconvert.formats._pickle import load
 from xconvert.formats._protobuf import fields, message, packed, signed
 from xconvert.model import Checkpoint, Tensor
@@ -28,8 +29,7 @@ from xconvert.model import Checkpoint, Tensor
 _DTYPES = dict(enumerate(("bool", "int16", "int32", "int64", "float16", "float32", "float64")))
 _DTYPES |= {20: "uint8", 21: "int8", 22: "bfloat16", 23: "complex64", 24: "complex128"}
 _MAX_LEVELS = 16  # of detail: how ragged a batch is; a weight has none
-_MAX_TENSORS = 100_000
-_MAX_PROGRAM = 1 << 28  # bytes; that of an Xception has 300 000
+_MAX_NAMES = 1 << 24  # bytes of the table of names; that of an Xception has 20 000
 
 
 def matches(data: mmap.mmap) -> bool:
@@ -45,7 +45,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     or when its parameters are not those of the file.
     """
     no_choice(path, choice)
-    names, shapes = _program(path)
+    names, shapes = _program(path, choice.limits)
     found = list(_tensors(path, memoryview(data)))
     if len(found) != len(names):
         raise UnreadableError(f"`{path}` holds {len(found)} tensors, the program beside it names {len(names)}")
@@ -58,12 +58,12 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
 
 def _tensors(path: Path, data: memoryview) -> Iterator[Tensor]:
     at = 0
-    for index in range(_MAX_TENSORS):
+    for index in range(MAX_TENSORS):
         if at == len(data):
             return
         tensor, at = _tensor(path, data, at, f"tensor {index}")
         yield tensor
-    raise damaged(path, f"it holds more than {_MAX_TENSORS} tensors")
+    raise UnreadableError(f"`{path}` is no checkpoint: it has more than {MAX_TENSORS} tensors")
 
 
 def _tensor(path: Path, data: memoryview, at: int, what: str) -> tuple[Tensor, int]:
@@ -106,13 +106,13 @@ def _description(data: memoryview) -> tuple[int, tuple[int, ...]]:
     return code, tuple(shape)
 
 
-def _program(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
+def _program(path: Path, limits: Limits) -> tuple[list[str], dict[str, tuple[int, ...]]]:
     """Names of the parameters in the order of the file, and their shapes."""
     for suffix, parse in ((".json", _parameters_of_json), (".pdmodel", _parameters_of_protobuf)):
         beside = path.with_suffix(suffix)
         if beside.is_file():
-            if beside.stat().st_size > _MAX_PROGRAM:
-                raise UnreadableError(f"`{beside}` is no program: it has more than {_MAX_PROGRAM} bytes")
+            size = beside.stat().st_size
+            limits.budget(beside, size).parse(size, "the program")
             try:
                 shapes = {checked_name(beside, n): checked_shape(beside, n, s) for n, s in parse(beside.read_bytes())}
             except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
@@ -151,7 +151,7 @@ def _inner(value: int | memoryview) -> memoryview:
 def _structured(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """``tensors`` under the names in ``.pdiparams.info``; as they are where there is none, or none for one of them."""
     beside = path.with_name(path.name + ".info")
-    if not beside.is_file() or not 0 < beside.stat().st_size <= _MAX_PROGRAM:
+    if not beside.is_file() or not 0 < beside.stat().st_size <= _MAX_NAMES:
         return tensors
     told, _ = load(beside, memoryview(beside.read_bytes()), {})
     entries = [told.get(name) for name in tensors] if isinstance(told, dict) else []

@@ -6,7 +6,8 @@ import mmap
 from pathlib import Path
 
 from xconvert.formats import Choice, Format, no_choice
-from xconvert.formats._bundle import files, kind, open_bundle, take_metadata, write_bundle
+from xconvert.formats._bundle import kind, open_bundle, take_metadata, write_bundle
+from xconvert.formats._bundle_files import files, publish
 from xconvert.model import Checkpoint
 
 
@@ -43,5 +44,6 @@ FORMAT = Format(
     write,
     dialects={"tensorflow": "tensorflow"},
     files=files,
+    publish=publish,
     inside=("*.index",),
 )

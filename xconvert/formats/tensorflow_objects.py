@@ -14,7 +14,8 @@ from pathlib import Path
 from xconvert.errors import UsageError
 from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import damaged, shown
-from xconvert.formats._bundle import GRAPH, files, kind, open_bundle, take_metadata, write_bundle
+from xconvert.formats._bundle import GRAPH, kind, open_bundle, take_metadata, write_bundle
+from xconvert.formats._bundle_files import files, publish
 from xconvert.formats._objects import Variable, named, variables
 from xconvert.formats._protobuf import block, number
 from xconvert.formats._sstable import parsing
@@ -38,6 +39,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     if GRAPH not in bundle.texts:
         raise damaged(path, "its object graph is no text")
     graph = memoryview(bundle.texts.pop(GRAPH))
+    choice.limits.budget(path, len(graph)).parse(len(graph), "its object graph")
     metadata = take_metadata(path, bundle)
     with parsing(path):
         found, notes = variables(graph, bundle.tensors)
@@ -91,5 +93,6 @@ FORMAT = Format(
     write,
     dialects={"keras": "keras", "keras_apart": "keras_apart"},
     files=files,
+    publish=publish,
     inside=("variables/variables.index",),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xconvert.formats import Choice, Format
-from xconvert.formats._arrays import damaged, shown, truncated
+from xconvert.formats._arrays import Order, damaged, shown, truncated
 from xconvert.formats._pickle import load
 from xconvert.formats._state_dict import read_state_dict
 from xconvert.formats._torch import Storage, handlers, persistent_storage
@@ -37,10 +37,10 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
             raise ValueError("a storage of two types")
         return storage
 
-    whole, at = memoryview(data), 0
+    whole, at, budget = memoryview(data), 0, choice.limits.budget(path, len(data))
     pickles = []
     for _ in range(5):
-        value, at = load(path, whole, handlers(path), persistent=persistent, start=at)
+        value, at = load(path, whole, handlers(path), persistent=persistent, start=at, budget=budget)
         pickles.append(value)
     _, version, system, root, keys = pickles
     if version != 1001 or not isinstance(system, dict) or not isinstance(keys, list):
@@ -52,7 +52,8 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
             raise damaged(path, f"storage `{shown(storage.key)}` is missing or too small")
         return found[storage.key]
 
-    return read_state_dict(path, root, choice, locate, "<" if system.get("little_endian", True) else ">", "torch-legacy")
+    order: Order = "<" if system.get("little_endian", True) else ">"
+    return read_state_dict(path, root, choice, locate, order, "torch-legacy", budget)
 
 
 def _storages(path: Path, whole: memoryview, at: int, keys: list[Any], described: dict[str, Storage]) -> dict[str, memoryview]:

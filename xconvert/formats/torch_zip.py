@@ -28,7 +28,7 @@ def matches(data: mmap.mmap) -> bool:
 
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The state dict in ``data``, its tensors views of the map; ``key`` is the dotted path to it where there are several."""
-    index = open_zip(path, data)
+    index = open_zip(path, data, choice.limits)
     pickles = [name for name in index.names if _is_pickle(name)]
     if len(pickles) != 1:
         raise damaged(path, f"it holds {len(pickles)} pickles, not one")
@@ -39,7 +39,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
             hints=["run `torch.save(torch.jit.load(path).state_dict(), new_path)`"],
         )
     order = index.view(f"{prefix}byteorder") if f"{prefix}byteorder" in index else b"little"
-    root, _ = load(path, index.view(pickles[0]), handlers(path), persistent=persistent_storage)
+    root, _ = load(path, index.view(pickles[0]), handlers(path), persistent=persistent_storage, budget=index.budget)
     views: dict[str, memoryview] = {}  # a deflated storage that tensors share is inflated once
 
     def locate(storage: Storage) -> memoryview:
@@ -51,7 +51,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
             views[name] = index.view(name)
         return views[name]
 
-    return read_state_dict(path, root, choice, locate, ">" if order == b"big" else "<", "torch")
+    return read_state_dict(path, root, choice, locate, ">" if order == b"big" else "<", "torch", index.budget)
 
 
 def _is_pickle(name: str) -> bool:

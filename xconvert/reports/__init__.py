@@ -5,12 +5,12 @@ people.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xconvert.errors import UsageError, XconvertError
+from xconvert.outputs import replaced
 from xconvert.provenance import files_of
 from xconvert.report import Report
 from xconvert.reports.html import document as as_html
@@ -75,23 +75,4 @@ def write(report: Report, path: Path, names: Names) -> None:
     """
     check(path)
     # a lone surrogate, from a file name that is no UTF-8, becomes the six characters of its escape, which JSON reads back
-    data = SUFFIXES[path.suffix.lower()](report, names).encode("utf-8", "backslashreplace")
-    beside = ""
-    try:
-        handle, beside = tempfile.mkstemp(prefix=".xconvert-", suffix=path.suffix, dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(beside).chmod(0o666 & ~_umask())
-        Path(beside).replace(path)
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be written: {error.strerror or error}") from None
-    finally:
-        if beside:
-            Path(beside).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """What new files are denied here: a temporary file is its owner's alone, a report is a file as any other."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    replaced(path, SUFFIXES[path.suffix.lower()](report, names).encode("utf-8", "backslashreplace"))

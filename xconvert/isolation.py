@@ -1,0 +1,145 @@
+"""Reading a stranger's file in a process of its own: ``python -m xconvert.isolation`` is its other end.
+
+The process has limits on memory, time, and what it may write, and may crash: HDF5's library is C code. It hands the tensors back
+as a safetensors file with everything else in the metadata, and that is read as distrustfully as any file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from xconvert import errors, formats
+from xconvert.errors import UnreadableError, XconvertError
+from xconvert.formats import Choice, safetensors
+from xconvert.formats._arrays import shown
+from xconvert.formats._limits import Limits, told
+from xconvert.model import Checkpoint, Layer
+
+COMMAND = [sys.executable, "-P", "-m", "xconvert.isolation"]  # -P: not from the current folder
+_SECONDS = 30  # of processor time, and one more for each 10 MB
+_SLACK = 128 << 20  # bytes of memory that the interpreter and its libraries may still take
+_PLAIN = ("metadata", "evidence", "stated", "preprocessing", "averages", "notes", "format")
+_ERRORS = {kind.__name__: kind for kind in (UnreadableError, errors.AmbiguousError, errors.UsageError, errors.NetworkError)}
+
+
+def read_apart(path: Path, choice: Choice) -> Checkpoint:
+    """``formats.read`` in a process of its own. Raises what that raises, and ``UnreadableError`` where the process crashes, takes
+    too long, or answers what makes no sense.
+    """
+    size = _size(formats.locate(path))
+    allowed = choice.limits.budget(path, size).allowed
+    seconds = _SECONDS + size // 10_000_000
+    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
+        answer = Path(folder, "answer.safetensors")
+        asked = {"path": str(path), "answer": str(answer), "key": choice.key, "ema": choice.ema, "seconds": seconds}
+        asked |= {"memory": allowed, "size": size, "checksums": choice.limits.checksums}
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        try:
+            done = subprocess.run([*COMMAND, json.dumps(asked)], env=environment, timeout=4 * seconds, check=False, **pipes)  # noqa: S603
+        except subprocess.TimeoutExpired:
+            raise _stopped(path, f"it took more than {4 * seconds} s") from None
+        if done.returncode < 0:
+            raise _crashed(path, -done.returncode, seconds)
+        return _answer(path, answer, done.stdout)
+
+
+def _size(path: Path) -> int:
+    """The bytes of ``path`` and of what lies beside it under the same prefix, such as TensorFlow's shards."""
+    beside = path.parent.glob(f"{path.stem.replace('[', '[[]').replace('*', '[*]').replace('?', '[?]')}.*")
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in {path, *beside} if file.is_file())
+    return 0
+
+
+def _crashed(path: Path, number: int, seconds: int) -> UnreadableError:
+    name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
+    if name in ("SIGXCPU", "SIGKILL"):
+        return _stopped(path, f"it took more than {seconds} s of processor time" if name == "SIGXCPU" else "it was killed")
+    return _stopped(path, f"it crashed ({name}); HDF5's library is C code, and the file makes no sense to it")
+
+
+def _stopped(path: Path, why: str) -> UnreadableError:
+    return UnreadableError(f"`{path}` could not be read in a process of its own: {why}", hints=["fetch or save it again"])
+
+
+def _answer(path: Path, answer: Path, printed: bytes) -> Checkpoint:
+    """What the process answered; it may be anybody's."""
+    try:
+        if not answer.is_file():
+            problem = json.loads(printed[:100_000])
+            facts, hints = ([shown(text) for text in problem[name][:20]] for name in ("facts", "hints"))
+            raise _ERRORS.get(problem["kind"], UnreadableError)(shown(problem["message"], 2000), facts=facts, hints=hints)
+        held = safetensors.read(answer, formats.mapped(answer), Choice(limits=Limits(memory=1 << 40)))
+        said = json.loads(held.metadata["checkpoint"])
+        plain = {name: said[name] for name in _PLAIN}
+        plain |= {"evidence": _tuples(plain["evidence"]), "stated": _tuples(plain["stated"])}
+        plain["notes"] = tuple(shown(note, 2000) for note in plain["notes"])
+        program = tuple(Layer(**{**layer, "inputs": tuple(layer["inputs"])}) for layer in said["program"] or ())
+        return Checkpoint(held.tensors, program=program if said["program"] is not None else None, **plain)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _stopped(path, "it gave no answer") from None
+
+
+def _tuples(value: Any) -> Any:
+    """``value`` with tuples for the lists that JSON makes of them."""
+    if isinstance(value, dict):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def main(asked: dict[str, Any]) -> None:
+    """Read ``asked["path"]`` under limits and write it to ``asked["answer"]``; print what is wrong with it otherwise."""
+    memory, path = asked["memory"], asked["path"]
+    _limit(memory, asked["size"], asked["seconds"])
+    try:
+        found = formats.read(Path(path), asked["key"], asked["ema"], Limits(memory, asked["checksums"]))
+        said = {**{name: getattr(found, name) for name in _PLAIN}, "program": found.program and [*map(asdict, found.program)]}
+        safetensors.write(Path(asked["answer"]), replace(found, metadata={"checkpoint": json.dumps(said)}))
+        return
+    except XconvertError as error:
+        problem = error
+    except MemoryError:
+        problem = UnreadableError(f"`{path}` would take more memory than it may", facts=[f"allowed are {told(memory)}"])
+    except OSError as error:  # it expands to more than an answer may have
+        problem = UnreadableError(f"`{path}` cannot be read: {error.strerror or error}")
+    Path(asked["answer"]).unlink(missing_ok=True)
+    said = {"kind": type(problem).__name__, "message": problem.message, "facts": problem.facts, "hints": problem.hints}
+    sys.stdout.write(json.dumps(said))
+
+
+def _limit(memory: int, size: int, seconds: int) -> None:
+    """Take from this process what reading does not need: memory, time, large files, other processes."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return
+    with suppress(OSError):  # what an anonymous map takes counts, the mapped file does not
+        data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+        _set(resource.RLIMIT_DATA, int(data.split()[1]) * 1024 + memory + _SLACK)
+    _set(resource.RLIMIT_CPU, seconds)
+    _set(resource.RLIMIT_FSIZE, size + memory + _SLACK)
+    _set(resource.RLIMIT_CORE, 0)
+    with suppress(AttributeError):  # not everywhere
+        _set(resource.RLIMIT_NPROC, 0)
+
+
+def _set(which: int, most: int) -> None:
+    import resource
+
+    _, hard = resource.getrlimit(which)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(which, (most, most))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
