@@ -7,10 +7,10 @@ DEMO   := build/demo
 # MindSpore asks for NumPy below 2, so it has an environment of its own; xconvert finds its Python through these variables.
 MS     := .venv-mindspore
 MS_PIP := $(MS)/bin/python -m pip --disable-pip-version-check install --quiet -c .ci/constraints-mindspore.txt
-test matrix fixtures: export XCONVERT_PYTHON_MINDSPORE := $(CURDIR)/$(MS)/bin/python
+test matrix loaders fixtures: export XCONVERT_PYTHON_MINDSPORE := $(CURDIR)/$(MS)/bin/python
 test matrix fixtures: export XCONVERT_PYTHON_MINDCV := $(CURDIR)/$(MS)/bin/python
 
-.PHONY: demo test test-fast lint matrix fixtures chromium clean
+.PHONY: demo test test-fast lint matrix kills fuzz hostile loaders fixtures chromium clean
 
 demo: $(VENV)/base ## install the base package, convert and verify a fixture
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -32,6 +32,19 @@ lint: $(VENV)/test ## ruff and mypy
 matrix: $(VENV)/frameworks $(MS)/ready ## measure the README's parity tables again
 	XCONVERT_MATRIX=write $(BIN)/python -m pytest -q tests/frameworks/test_matrix.py
 
+kills: $(VENV)/test ## kill N=500 conversions into each format at random instants (SEED=0)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.kills -n $(or $(N),500) --seed $(or $(SEED),0)
+
+fuzz: $(VENV)/fuzz ## change valid files at random and read them: SECONDS=60 SEED=0 WORKERS=1 LEAST=0 TARGETS="torch npz"
+	$(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60) \
+		--seed $(or $(SEED),0) --workers $(or $(WORKERS),1) --least $(or $(LEAST),0) --keep
+
+hostile: $(VENV)/test ## write the attacks in fixtures/hostile again
+	$(BIN)/python -m tests.attacks
+
+loaders: $(VENV)/frameworks $(MS)/ready ## try the attacks on the frameworks' own loaders, write the table in SECURITY.md
+	$(BIN)/python -m tests.frameworks.loaders
+
 fixtures: $(VENV)/frameworks $(MS)/ready ## write fixtures/ again with the real frameworks
 	$(BIN)/python -m tests.frameworks.fixtures
 
@@ -42,6 +55,11 @@ $(VENV)/base: pyproject.toml .ci/constraints.txt
 
 $(VENV)/test: $(VENV)/base
 	$(PIP) -e '.[test]'
+	@touch $@
+
+# atheris has builds for Linux and some Pythons; where there is none, fuzzing does without.
+$(VENV)/fuzz: $(VENV)/test
+	-$(PIP) atheris
 	@touch $@
 
 # timm, keras-hub, pretrainedmodels and tf_keras ask for packages that have no build for the CPU alone (torchvision's kernels,

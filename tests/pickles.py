@@ -85,7 +85,8 @@ def zipped(members: list[tuple[str, bytes]]) -> bytes:
 
 def archive(root: Any, **members: bytes) -> bytes:
     """A .pth with one storage of four float32 and ``root`` in its pickle."""
-    contents = {"data.pkl": b"\x80\x02" + opcodes(root) + b".", "data/0": np.arange(4, dtype="<f4").tobytes(), **members}
+    numbers = np.arange(4, dtype="<f4").tobytes()
+    contents = {"data.pkl": b"\x80\x02" + opcodes(root) + b".", "version": b"3\n", "data/0": numbers, **members}
     return zipped([(f"x/{name}", content) for name, content in contents.items()])
 
 

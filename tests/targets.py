@@ -54,8 +54,8 @@ def sources(folder: Path) -> tuple[Path, Path]:
 
 
 def state(path: Path) -> str:
-    """What stands under the name ``path``: a digest of the bytes of a file, of the tensors of a TensorFlow checkpoint, of all files
-    in a folder; raises where it cannot be read, and is empty where there is nothing.
+    """What stands under the name ``path``: a digest of the bytes of a file, of the tensors of a TensorFlow checkpoint, of all
+    files in a folder; raises where it cannot be read, and is empty where there is nothing.
     """
     index = path.with_name(f"{path.name}.index")
     if index.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.attacks import ATTACKS, FOLDER, MARKER
 from tests.attacks.registry import MEANT_FOR
+from tests.frameworks.loaders import SECURITY, start_of_row
 from xconvert.cli import main
 
 KEPT = [attack for attack in ATTACKS.values() if attack.kept]
@@ -88,6 +90,15 @@ def test_files_are_what_their_builders_make() -> None:
     there = {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file()}
     assert there == {name for attack in KEPT for name in attack.files()}
     assert sum((FOLDER / name).stat().st_size for name in there) < 600_000
+
+
+def test_the_table_has_every_attack() -> None:
+    """Whether its loaders still answer as it says is tested where they are, in tests/frameworks/test_loaders.py."""
+    told = SECURITY.read_text()
+    for name, attack in ATTACKS.items():
+        assert f"\n{start_of_row(attack)}" in told, f"{name}: run `make loaders`"
+    assert told.count("</summary>") == len(MEANT_FOR)
+    assert sum(int(count) for count in re.findall(r": (\d+) attacks</summary>", told)) == len(ATTACKS)
 
 
 def test_there_are_attacks_on_every_reader() -> None:

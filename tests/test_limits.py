@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,10 +16,11 @@ import pytest
 from tests.narrow import checkpoint, narrow
 from tests.pickles import archive, call, named, opcodes, tensor, zipped
 from xconvert import convert, isolation, load
-from xconvert.errors import UnreadableError, UsageError
+from xconvert.errors import NetworkError, UnreadableError, UsageError
 from xconvert.formats import format_for_writing, read
 from xconvert.formats._limits import FREE, TIMES, Limits, parse_memory, told
 from xconvert.formats._protobuf import block, number
+from xconvert.model import Tensor
 
 MEASURE = """
 import resource, sys
@@ -103,6 +105,27 @@ def test_no_claim_takes_more_memory_than_allowed(name: str, tmp_path: Path) -> N
     assert done.stdout.startswith(f"`{path}` ")
 
 
+def test_a_network_may_not_be_all_maps(tmp_path: Path) -> None:
+    """Two megabytes of weights, from one channel to 600 and back, or 300 channels of images: the maps would take gigabytes."""
+    path, model = tmp_path / "a.safetensors", narrow()
+    write = format_for_writing(path, "torch").write
+    assert write
+    write(path, checkpoint(narrow(channels=256), "timm"))
+    assert load(path)
+    write(path, checkpoint(narrow(channels=257), "timm"))
+    with pytest.raises(NetworkError, match="takes images of 257 channels") as caught:
+        load(path)
+    assert caught.value.facts == ("at most 256 are computed",)
+    width, weights = 32 * 8 + 1, dict(model.weights)
+    for name, held in model.weights.items():
+        if name.startswith(("block1.conv1.", "block1.conv2.weight")):
+            axis = 2 if name == "block1.conv2.weight" else -1
+            weights[name] = Tensor.of(np.repeat(held.read()[..., :1, :] if axis == 2 else held.read()[..., :1], width, axis))
+    write(path, checkpoint(replace(model, weights=weights), "timm"))
+    with pytest.raises(NetworkError, match=r"has 257 filters in `block1.conv1`, the published network 32"):
+        load(path)
+
+
 def test_sizes_as_people_write_them() -> None:
     for text, size in {"2G": 2 << 30, "512M": 512 << 20, "1.5 GiB": 3 << 29, "1000000": 10**6, "64kb": 64 << 10}.items():
         assert parse_memory(text) == size
@@ -156,12 +179,8 @@ def test_a_flipped_bit_is_found_by_the_record(suffix: str, tmp_path: Path) -> No
     to = {".pdparams": "paddle", ".onnx": "onnx", ".ckpt": "mindspore", ".safetensors": "torch"}.get(suffix, "keras")
     convert(source, path, to=to, verify=False)
     load(path, verify_checksums=True)
-    weights = read(path).tensors
-    last = np.ascontiguousarray(
-        next(t for n, t in weights.items() if "predictions" in n or "fc" in n or "classifier" in n).read()
-    )
-    content = path.read_bytes()
-    flipped(path, content.rindex(last.tobytes()[:40]) + 21)
+    largest = max((tensor.read() for tensor in read(path).tensors.values()), key=np.size)
+    flipped(path, path.read_bytes().index(largest.tobytes()[:40]) + 21)
     load(path)
     with pytest.raises(UnreadableError, match="they do not have the digest of its record") as caught:
         load(path, verify_checksums=True)

@@ -15,7 +15,7 @@ ATTACKS = ROOT / "fixtures" / "hostile"
 # What may be audited while a file is read is HARMLESS; all else that docs.python.org/3/library/audit_events.html lists is a trap:
 # os.system, subprocess.Popen, os.exec, os.fork, socket.connect, ctypes.dlopen, exec, import, marshal.loads, pickle.find_class, …
 READER = """
-import builtins, json, os, socket, subprocess, sys
+import builtins, codecs, json, os, socket, subprocess, sys
 from pathlib import Path
 
 import h5py, ml_dtypes, numpy
@@ -63,6 +63,8 @@ paths = [Path(name) for name in json.load(sys.stdin)]
 good = [path for path in paths if "hostile" not in path.parts]
 for path in good:
     load(path)  # so that everything is imported
+for encoding in ("cp437", "latin-1", "utf-32-le", "raw-unicode-escape", "idna"):
+    codecs.lookup(encoding)  # modules of Python's own, too
 sys.addaudithook(audit)
 os.system, socket.socket, subprocess.Popen = trap("os.system"), trap("socket"), trap("Popen")
 builtins.eval, builtins.exec, builtins.__import__ = trap("eval"), trap("exec"), builtins.__import__

@@ -34,7 +34,8 @@ class DefaultToConvert(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``convert`` in front of a file name, or of an option that is not the group's own."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
-            if not args[0].startswith("-") and not os.path.lexists(args[0]) and not Path(args[0]).suffix:
+            there = os.path.lexists(args[0]) or os.path.lexists(f"{args[0]}.index")  # a TensorFlow checkpoint goes by its prefix
+            if not args[0].startswith("-") and not there and not Path(args[0]).suffix:
                 close = difflib.get_close_matches(args[0], self.commands, n=1)
                 hint = f"did you mean `xconvert {close[0]}`?" if close else "`xconvert --help` lists the commands"
                 raise click.UsageError(f"no command and no file is called `{args[0]}`\n{hint}")
@@ -318,6 +319,9 @@ def main(args: Sequence[str] | None = None) -> None:
         reason = problem.strerror or str(problem)
         told = f"`{problem.filename}` cannot be used: {reason}" if problem.filename else reason[:1].lower() + reason[1:]
         _fail(UsageError(told), arguments)
+    except MemoryError as problem:
+        told = str(problem).split(" and data type")[0]
+        _fail(UsageError("there is not enough memory", facts=[told[:1].lower() + told[1:]] if told else []), arguments)
     except (click.Abort, KeyboardInterrupt):
         click.echo("error: interrupted", err=True)
         sys.exit(130)

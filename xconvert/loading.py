@@ -23,6 +23,8 @@ from xconvert.matching import AS_ASKED, Match, identify, summarise
 from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
 from xconvert.provenance import changed_since, fingerprint, read_record, record_of
 
+MAX_CHANNELS = 256  # of images; hyperspectral ones have 224
+MAX_WIDER = 8  # times as many filters as published, in any layer
 TRUST = ("max_memory", "verify_checksums", "isolate")  # options of ``load`` that say how far to trust a file
 
 
@@ -134,8 +136,25 @@ def interpret(
         notes=(*notes, *_overruled(settings or {}, checkpoint, record)),
         omitted=tuple(f"`{pattern}`" for pattern in omitted),
     )
+    _check_widths(model, where)
     _check_program(checkpoint, model, where)
     return model
+
+
+def _check_widths(model: Model, where: str) -> None:
+    """Raise ``NetworkError`` for a network so wide that its maps have far more numbers than its weights: a layer from one channel
+    to a million and back has some megabytes of weights, and the maps between have a hundred gigabytes.
+    """
+    channels = model.weights[f"{model.layers[0].name}.weight"].shape[2]
+    if channels > MAX_CHANNELS:
+        raise NetworkError(f"`{where}` takes images of {channels} channels", facts=[f"at most {MAX_CHANNELS} are computed"])
+    for layer in model.layers:
+        width = model.weights[f"{layer.name}.weight"].shape[-1] if layer.width else 0
+        if width > MAX_WIDER * layer.width:
+            raise NetworkError(
+                f"`{where}` has {width} filters in `{layer.name}`, the published network {layer.width}",
+                facts=[f"at most {MAX_WIDER} times as many are computed"],
+            )
 
 
 def _check_program(checkpoint: Checkpoint, model: Model, where: str) -> None:

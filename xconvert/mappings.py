@@ -35,6 +35,7 @@ BLOCKS = Kind(
     "the blocks of entry and middle flow, such as [3, 8]",
     lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and 0 <= n < 1000 for n in v),
 )
+_LARGEST = 1 << 20  # bytes of a mapping file; the largest that is shipped has 10,000
 COUNT = Kind("a whole number from 1", lambda v: type(v) is int and 0 < v < 1_000_000)
 PUBLISHED: Mapping[str, Kind] = {"blocks": BLOCKS, "classes": COUNT, "attributes": TABLE, "preprocessing": TABLE}
 NAMES = Kind("a name or a list of names", lambda v: v == "" or TEXT.fits(v) or list_of(TEXT, 1).fits(v))
@@ -151,7 +152,7 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
         found += _read_attributes(table["attributes"], family, attributes)
         found += (f"attribute `{name}` is missing" for name in family.attributes if name not in table["attributes"])
     if family is None or mistyped:
-        return None, mistyped + found
+        return None, _lines(mistyped + found)
     lines, files = _inherited(path, table, known, extra, found)
     implementation = Implementation(
         path.name.removesuffix(".toml"),
@@ -166,7 +167,7 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
     )
     found += _placeholder_problems(implementation)
     found = found or problems(implementation, known[table["dialect"]])
-    return None if found else implementation, found
+    return None if found else implementation, _lines(found)
 
 
 def _published(table: Mapping[str, Any], family: Family, found: list[str]) -> Iterator[Published]:
@@ -292,7 +293,13 @@ def _axes_problems(where: str, patterns: list[str], canonical: str) -> Iterator[
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():  # a named pipe would be waited for, a device be read for ever
+            raise MappingError(f"`{path}` is no file")
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise MappingError(f"`{path}` is too long for a mapping file", facts=[f"expected at most {_LARGEST} bytes"])
+        return tomllib.loads(text.decode())
     except OSError as error:
         raise MappingError(f"`{path}` cannot be opened: {error.strerror}") from None
     except RecursionError:
@@ -303,4 +310,9 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def _wrong(path: Path, found: list[str]) -> MappingError:
     count = "one problem" if len(found) == 1 else f"{len(found)} problems"
-    return MappingError(f"`{path}` has {count}", facts=found)
+    return MappingError(f"`{path}` has {count}", facts=_lines(found))
+
+
+def _lines(found: list[str]) -> list[str]:
+    """Each problem as one line: names in a mapping file may hold anything."""
+    return ["".join(c if c.isprintable() else repr(c)[1:-1] for c in problem) for problem in found]

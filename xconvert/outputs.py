@@ -212,7 +212,7 @@ def check_output(source: Path, path: Path, form: Format, force: bool) -> None:
                 raise UsageError(f"`{file}` is a folder", hints=["name a file in it"])
             if os.path.lexists(file) and not force:  # a dangling link too
                 raise UsageError(f"`{file}` exists", hints=["pass `--force` to replace it, or name another file with `-o`"])
-        for other in (path, path.with_name(f"{path.name}.index")):
+        for other in (path, path.parent / f"{path.name}.index"):
             if other not in files and other.is_file():
                 hint = "name another file with `-o`"
                 raise UsageError(f"`{other}` would be another checkpoint under the name `{path.name}`", hints=[hint])

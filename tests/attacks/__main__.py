@@ -1,5 +1,5 @@
 """Write the attacks into ``fixtures/hostile/attacks``. Files of HDF5 that are there are left alone unless ``--all`` is said:
-h5py's bytes, and those of Python's own code in Lambda layers, differ by version.
+h5py's bytes differ by version and hour, those of Python's own code in Lambda layers by version.
 """
 
 from __future__ import annotations

@@ -40,15 +40,15 @@ def legacy(root: Any) -> None:
         root.create_dataset(f"dense/dense/{name}", data=np.zeros(shape, "<f4"))
 
 
-def spoiled(tries: str, message: str, start: Spoil = dense) -> Callable[[Spoil], Spoil]:
+def spoiled(tries: str, message: str, start: Spoil = dense, version: str = "latest") -> Callable[[Spoil], Spoil]:
     """Enter the file that ``start`` makes, spoiled by the decorated function."""
 
     def enter(spoil: Spoil) -> Spoil:
         kind, suffix = ("keras-weights", ".weights.h5") if start is dense else ("keras-h5", ".h5")
 
-        @attack(kind, suffix, tries, message, name=spoil.__name__.replace("_", "-"))
+        @attack(kind, suffix, tries, message, name=spoil.__name__.strip("_").replace("_", "-"))
         def _() -> Contents:
-            return image(lambda root: (start(root), spoil(root), None)[-1])
+            return image(lambda root: (start(root), spoil(root), None)[-1], version)
 
         return spoil
 

@@ -24,7 +24,7 @@ def a_terabyte_of_nothing(root: Any) -> None:
     _replaced(root, (2**20, 2**20), "<f4")
 
 
-@spoiled("4 TB in chunks of which none is there", _TERABYTE)
+@spoiled("4 TB in chunks of which none is there", _TERABYTE, version="earliest")
 def a_terabyte_of_no_chunks(root: Any) -> None:
     _replaced(root, (2**20, 2**20), "<f4", chunks=(16, 16))
 
@@ -32,12 +32,17 @@ def a_terabyte_of_no_chunks(root: Any) -> None:
 @spoiled(
     "one chunk, 128 times: the others are not there",
     "`{path}` is refused: `/layers/dense/vars/0` declares 33554432 bytes and stores 281",
+    version="earliest",
 )
 def compression_bomb(root: Any) -> None:
     _replaced(root, (2**23,), "<f4", chunks=(65536,), compression="gzip")[:65536] = 1
 
 
-@spoiled("a chunk of 3 GB for one number", "`{path}` is refused: `/layers/dense/vars/0` declares 3221225472 bytes and stores 0")
+@spoiled(
+    "a chunk of 3 GB for one number",
+    "`{path}` is refused: `/layers/dense/vars/0` declares 3221225472 bytes and stores 0",
+    version="earliest",
+)
 def a_huge_chunk_for_one_number(root: Any) -> None:
     _replaced(root, (1,), "u1", chunks=(3 << 30,), maxshape=(None,))
 
@@ -49,13 +54,34 @@ def scale_offset_filter(root: Any) -> None:
     _replaced(root, (2, 2), "i4", scaleoffset=4, chunks=(2, 2))
 
 
-@spoiled("a filter that is a library to load: blosc", "`{path}` is refused: `/layers/dense/vars/0` is compressed by filter 32001")
-def plug_in_filter(root: Any) -> None:
-    del root[KERNEL]
-    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    options.set_chunk((2, 2))
-    options.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 16, 5, 1, 0))
-    h5py.h5d.create(root["layers/dense/vars"].id, b"0", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((2, 2)), options)
+@attack(
+    *("keras-weights", ".weights.h5", "a filter that is a library to load: blosc"),
+    "`{path}` is refused: `/layers/dense/vars/0` is compressed by filter 32001",
+)
+def plug_in_filter() -> Contents:
+    """h5py writes it as one that may be missing; then readers would pass over it."""
+
+    def fill(root: Any) -> None:
+        dense(root)
+        del root[KERNEL]
+        options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        options.set_chunk((2, 2))
+        options.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 16, 5, 1, 0))
+        space, place = h5py.h5s.create_simple((2, 2)), root["layers/dense/vars"].id
+        h5py.h5d.create(place, b"0", h5py.h5t.IEEE_F32LE, space, options).write_direct_chunk((0, 0), bytes(16))
+
+    content = image(fill, "earliest")
+    at = content.index(struct.pack("<H", 32001)) + 4  # its flags
+    assert content[at : at + 2] == b"\x01\x00"
+    return content[:at] + b"\0" + content[at + 1 :]
+
+
+@spoiled(
+    "an index of chunks in a form that Keras never writes",
+    "`{path}` is refused: `/layers/dense/vars/0` is stored in chunks, in a form that Keras does not use",
+)
+def newer_index_of_chunks(root: Any) -> None:
+    _replaced(root, data=np.zeros((4, 4), "<f4"), chunks=(2, 2))
 
 
 @spoiled("a dataset without a shape", "`{path}` is damaged: the shape of `/layers/dense/vars/0` is impossible")
@@ -117,10 +143,10 @@ def _texts(content: bytes, size: int) -> int:
     "keras-h5",
     ".h5",
     "a text of 4 GB among the attributes",
-    "`{path}` would take more memory than it may: the attribute `note` says that it holds 4 GiB of text",
+    "`{path}` would take more memory than it may: the attribute `backend` says that it holds 4 GiB of text",
 )
 def text_of_4_gb() -> Contents:
-    content = image(lambda root: (legacy(root), root.attrs.create("note", "a" * 77))[-1], "earliest")
+    content = image(lambda root: (legacy(root), root.attrs.create("backend", "a" * 77))[-1], "earliest")
     at = _texts(content, 77)
     return content[:at] + b"\xff\xff\xff\xff" + content[at + 4 :]
 

@@ -69,7 +69,8 @@ def no_weights() -> Contents:
 @attack("keras-archive", ".keras", "weights twice: one for each reader", "`{path}` is damaged: it holds `model.weights.h5` twice")
 def weights_twice() -> Contents:
     store = image(dense)
-    return zipped([("metadata.json", _METADATA), ("model.weights.h5", store), ("model.weights.h5", store)])
+    parts = [("metadata.json", _METADATA), ("config.json", json.dumps(sequential()).encode()), ("model.weights.h5", store)]
+    return zipped([*parts, ("model.weights.h5", store)])
 
 
 @attack("keras-archive", ".keras", "numbers in another file", "`{path}` is refused: `0` is an external link")

@@ -79,7 +79,7 @@ def wrong_checksum() -> Contents:
 
 
 @attack(
-    *("npz", ".npz", "8 arrays of 8 MB of zeros in 64 kB, told as 4 GB"),
+    *("npz", ".npz", "8 MB of zeros in 8 kB, 4 GB says the directory"),
     "`{path}` would take more memory than it may: it would inflate to 4 GiB",
 )
 def deflate_bomb() -> Contents:

@@ -31,18 +31,20 @@ def _enter(name: str, suffix: str, tries: str, content: bytes, message: str = UN
         return content
 
 
+_RUNS = b"\x80\x02" + opcodes(call("posix.system", TOUCH)) + b"."
+
+
 def _tar() -> bytes:
     """PyTorch's format of 2016, whose pickle runs."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as target:
-        for name, content in (("pickle", b"\x80\x02" + opcodes(call("posix.system", TOUCH)) + b"."), ("../storages", bytes(8))):
+        for name, content in (("storages", _RUNS), ("tensors", b"N."), ("pickle", b"N.")):
             info = tarfile.TarInfo(name)
             info.size = len(content)
             target.addfile(info, io.BytesIO(content))
     return file.getvalue().rstrip(b"\0") + bytes(1024)
 
 
-_RUNS = b"\x80\x02" + opcodes(call("posix.system", TOUCH)) + b"."
 _ASKS = "`{path}` asks to run `posix.system`; nothing was run"
 _enter("html", ".pth", "a page of HTML", b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>\n")
 _enter(

@@ -95,7 +95,7 @@ _enter(
 )
 _enter(
     "unknown-dtype",
-    "a dtype of `tf.resource`'s neighbours",
+    "quantised numbers, `quint8`",
     "`{path}.index` holds `a` as TensorFlow's dtype 12, which xconvert does not read",
     {b"a": entry(dtype=12)},
 )

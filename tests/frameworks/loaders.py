@@ -1,8 +1,8 @@
-"""The attacks of ``tests/attacks``, tried on the frameworks' own loaders: ``python -m tests.frameworks.loaders`` writes what becomes
-of each into the table of SECURITY.md.
+"""The attacks of ``tests/attacks``, tried on the frameworks' own loaders: ``python -m tests.frameworks.loaders`` writes what
+becomes of each into the table of SECURITY.md.
 
-Each loader runs in a process of its own, in an empty folder, with 8 GB of address space and 20 seconds for a file; after a crash it
-is started again. MindSpore needs the Python that ``XCONVERT_PYTHON_MINDSPORE`` names.
+Each loader runs in a process of its own, in an empty folder, with 8 GB of address space and 20 seconds for a file; after a crash
+it is started again. MindSpore needs the Python that ``XCONVERT_PYTHON_MINDSPORE`` names.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ LOADERS = {
     "paddle": Loader("paddle.load", "paddlepaddle"),
     "safetensors": Loader("safetensors.numpy.load_file", "safetensors"),
     "numpy": Loader("numpy.load", "numpy"),
-    "keras": Loader("keras: load_weights, load_model", "keras"),
+    "keras": Loader("load_weights, load_model", "keras"),
     "tensorflow": Loader("tf.train.load_checkpoint", "tensorflow_cpu"),
     "mindspore": Loader("mindspore.load_checkpoint", "mindspore", "XCONVERT_PYTHON_MINDSPORE"),
     "onnx": Loader("onnx.load", "onnx"),
@@ -120,27 +121,25 @@ class Process:
         """End the process; what it ended with itself, None where it had to be ended."""
         assert self.process
         process, self.process = self.process, None
-        try:
-            return process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            return None
+        with process:  # closes its pipes, and waits
+            try:
+                return process.wait(0.5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return None
 
 
-def outcomes(name: str, attacks: Iterable[Attack]) -> dict[str, tuple[str, str]]:
-    """(outcome, what was said) of the loader ``name`` for each attack, by the attack's key."""
+def outcomes(name: str) -> dict[str, tuple[str, str]]:
+    """(outcome, what was said) of the loader ``name`` for each attack that is meant for it."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch, made = Path(folder, "work"), Path(folder, "made")
         scratch.mkdir()
         process = Process(name, scratch)
-        for attack in attacks:
-            path = attack.path() if attack.kept else attack.write(made)
-            found[f"{attack.kind}/{attack.name}"] = process.ask(path)
+        for key, attack in ATTACKS.items():
+            if name in attack.loaders:
+                found[key] = process.ask(attack.path() if attack.kept else attack.write(made))
         if process.process:
-            assert process.process.stdin
-            process.process.stdin.close()
             process.stop()
     return found
 
@@ -155,66 +154,78 @@ def version(loader: Loader) -> str:
 def table(found: dict[str, dict[str, tuple[str, str]]], versions: dict[str, str]) -> str:
     """The section of SECURITY.md: a line for each loader, then every attack, folded by format."""
     told = ", ".join(f"{name.replace('_', '-')} {number}" for name, number in versions.items())
+    caption = f"""
+        Of {len(ATTACKS)} attacks, xconvert refuses {len(ATTACKS)}. The loaders are those of {told}. *memory*: a loader took more
+        than 1 GB for a file of some kB, or asked for more than there was. What *loads* need not do harm, but no honest program
+        writes it. An attack is counted for every loader that its format is meant for.
+    """
     lines = [
-        f"Of {len(ATTACKS)} attacks xconvert refuses {len(ATTACKS)}. Each file was given to the loaders that are meant for its format ({told}),",
-        "with 8 GB of address space and 20 s. *memory*: it took more than 1 GB for a file of some kB, or asked for what was not there. What",
-        "*loads* is not always harmful; no honest program writes it.",
+        *textwrap.wrap(" ".join(caption.split()), 120, break_on_hyphens=False),
         "",
         "| loader | attacks | " + " | ".join(OUTCOMES) + " |",
         "|---|--:|" + "--:|" * len(OUTCOMES),
         f"| **xconvert** | {len(ATTACKS)} | {len(ATTACKS)} |" + " 0 |" * (len(OUTCOMES) - 1),
+        *(counted(name, found[name]) for name in LOADERS),
     ]
-    for name, loader in LOADERS.items():
-        counts = Counter(outcome for outcome, _ in found[name].values())
-        cells = " | ".join(str(counts[outcome]) for outcome in OUTCOMES)
-        lines.append(f"| `{loader.called}` | {len(found[name])} | {cells} |")
     for kind, title in KINDS.items():
         lines += ["", *_folded(kind, title, found)]
     return "\n".join(lines)
 
 
+def counted(name: str, answers: dict[str, tuple[str, str]]) -> str:
+    """The line that counts the outcomes of the loader ``name``."""
+    counts = Counter(outcome for outcome, _ in answers.values())
+    return f"| `{LOADERS[name].called}` | {len(answers)} | " + " | ".join(str(counts[outcome]) for outcome in OUTCOMES) + " |"
+
+
 def _folded(kind: str, title: str, found: dict[str, dict[str, tuple[str, str]]]) -> list[str]:
     """The attacks of one format."""
-    attacks = [attack for attack in ATTACKS.values() if attack.kind == kind]
-    columns = [LOADERS[name].called for name in MEANT_FOR[kind]] or ["the loader for its suffix"]
-    lines = [
+    attacks = {name: attack for name, attack in ATTACKS.items() if attack.kind == kind}
+    columns = [f"`{LOADERS[name].called}`" for name in MEANT_FOR[kind]] or ["the loaders for its suffix"]
+    return [
         f"<details><summary>{title}: {len(attacks)} attacks</summary>",
         "",
-        "| attack | xconvert | " + " | ".join(f"`{c}`" if "." in c else c for c in columns) + " |",
+        "| attack | xconvert | " + " | ".join(columns) + " |",
         "|---|---|" + "---|" * len(columns),
+        *(row(attack, [found[loader][name] for loader in attack.loaders]) for name, attack in attacks.items()),
+        "",
+        "</details>",
     ]
-    for attack in attacks:
-        said = attack.message.removeprefix("`{path}` ").replace("{path}", "…")
-        answers = [found[name][f"{kind}/{attack.name}"] for name in attack.loaders]
-        cells = [_shown(outcome, said) for outcome, said in answers]
-        if kind == "other":
-            cells = [f"{LOADERS[name].called}: {cell}" for name, cell in zip(attack.loaders, cells, strict=True)]
-            cells = ["; ".join(cells)]
-        lines.append("| " + " | ".join([_cell(attack.tries), _cell(said), *cells]) + " |")
-    return [*lines, "", "</details>"]
+
+
+def row(attack: Attack, answers: Sequence[tuple[str, str]]) -> str:
+    """The attack's line: what it tries, what xconvert says, and what its loaders make of it."""
+    cells = [_shown(*answer) for answer in answers]
+    if attack.kind == "other":
+        named = [f"`{LOADERS[name].called}` {cell}" for name, cell in zip(attack.loaders, cells, strict=True)]
+        cells = ["; ".join(named)]
+    return start_of_row(attack) + " | ".join(cells) + " |"
+
+
+def start_of_row(attack: Attack) -> str:
+    """What does not depend on any framework."""
+    said = attack.message.removeprefix("`{path}` ").replace("{path}", "…")
+    return f"| {_cell(attack.tries)} | {_cell(said)} | "
 
 
 def _shown(outcome: str, said: str) -> str:
-    if outcome in ("crashes", "RUNS IT"):
-        return f"**crashes** ({said})" if outcome == "crashes" else "**runs it**"
-    return outcome if outcome == "refuses" else f"*{outcome}*"
+    special = {"refuses": "refuses", "crashes": f"**crashes** ({said})", "RUNS IT": "**runs it**"}
+    return special.get(outcome, f"*{outcome}*")
 
 
 def _cell(text: str) -> str:
     text = text if len(text) <= WIDEST else text[: WIDEST - 1].rstrip("`") + "…"
-    text += "`" * (text.count("`") % 2)
-    return text.replace("|", "\\|")
+    return (text + "`" * (text.count("`") % 2)).replace("|", "\\|")
 
 
 def main() -> None:
     """Try all, and write the table."""
-    found = {name: outcomes(name, [a for a in ATTACKS.values() if name in a.loaders]) for name in LOADERS}
+    found = {name: outcomes(name) for name in LOADERS}
     versions = {loader.package: version(loader) for loader in LOADERS.values()}
-    text = SECURITY.read_text() if SECURITY.exists() else f"# Security\n\n{BEGIN}\n{END}\n"
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    SECURITY.write_text(f"{before}{BEGIN}\n{table(found, versions)}\n{END}{after}")
+    before, _, rest = SECURITY.read_text().partition(BEGIN)
+    SECURITY.write_text(f"{before}{BEGIN}\n{table(found, versions)}\n{END}{rest.partition(END)[2]}")
     for name, answers in found.items():
-        print(name, dict(Counter(outcome for outcome, _ in answers.values())))
+        print(counted(name, answers))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class Job:
         if begun and not self._first:
             self._first = when
         if self._process.poll() is None:
-            slow = now - self._started > START if not begun else begun > done and now - when > WALL and self._hangs(now - when)
+            slow = now - self._started > START if not begun else begun > done and when and now - when > WALL and self._hangs(now - when)
             if not slow:
                 return False
             self._process.send_signal(signal.SIGUSR1)  # where it is: faulthandler tells
@@ -109,11 +109,9 @@ class Job:
 
     def _hangs(self, passed: float) -> bool:
         """Whether the process works, rather than waits for the machine; asks once a second."""
-        if passed > PATIENCE:
-            return True
-        before = self._cpu()
+        before, begun = self._cpu(), self._progress.read()[0]
         time.sleep(0.2)
-        return self._cpu() - before > 0.1
+        return self._progress.read()[:2] == (begun, begun - 1) and (passed > PATIENCE or self._cpu() - before > 0.1)
 
     def _cpu(self) -> float:
         assert self._process

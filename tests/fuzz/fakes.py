@@ -6,7 +6,6 @@ import ctypes
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -62,7 +61,6 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "allocates": _allocate,
     "dies": lambda: ctypes.string_at(0),
     "aborts": lambda: os.abort(),
-    "sleeps": lambda: time.sleep(60),
 }
 
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from tests.fuzz.targets import Contradiction, Parts, Target, checked, contents, kind_of, place, words
+from xconvert import mappings
 from xconvert.errors import XconvertError
 
 SECONDS = 2.0
@@ -169,6 +170,7 @@ def warm(law: Law, target: Target) -> None:
 
     for name in ("latin-1", "ascii", "cp437", "raw-unicode-escape", "unicode-escape", *_UTF):
         codecs.lookup(name)
+    mappings.library()
     import unicodedata  # noqa: F401 (Python's parser asks for it when a name is not ASCII)
 
     warmed = [target.name] if target.name in seeds.__dict__ or hasattr(seeds, target.name.replace("-", "_")) else []

@@ -377,6 +377,38 @@ def seeds(target: str) -> tuple[Seed, ...]:
     return tuple(found())
 
 
+ATTACKS = Path(__file__).parents[2] / "fixtures" / "hostile" / "attacks"
+_PARSE: Mapping[str, Callable[[bytes], Node]] = {
+    "torch": lambda content: parsing.zipped(content, parsing.torch_member),
+    "torch-legacy": parsing.pickled,
+    "paddle": parsing.pickled,
+    "safetensors": parsing.safetensors,
+    "npz": lambda content: parsing.zipped(content, parsing.numpy_member),
+    "keras-h5": parsing.hdf5_image,
+    "keras-weights": parsing.hdf5_image,
+    "tensorflow-v1": parsing.tabled,
+    "mindspore": lambda content: parsing.message(content, 3),
+    "onnx": parsing.message,
+}
+
+
+@cache
+def attacks(target: str, files: int) -> tuple[Seed, ...]:
+    """The small hand-made attacks on a target, taken apart as far as they can be."""
+    found = list[Seed]()
+    for path in sorted((ATTACKS / target).glob("*")):
+        if path.is_file() and 0 < path.stat().st_size < 30_000:
+            content = path.read_bytes()
+            try:
+                node = _PARSE[target](content)
+            except Exception:  # it is no valid file, after all
+                node = raw(content)
+            found.append((node, *[NONE] * (files - 1)))
+    return tuple(found)
+
+
 def pick(target: str, rng: random.Random) -> Seed:
-    """One of a target's seeds, the shorter ones more often."""
+    """One of a target's seeds, the shorter ones more often; now and then an attack."""
+    if rng.random() < 0.08 and (hostile := attacks(target, len(seeds(target)[0]))):
+        return rng.choice(hostile)
     return min(rng.choices(seeds(target), k=2), key=lambda seed: sum(len(node.content()) for node in seed))

@@ -92,7 +92,7 @@ def read_format(target: Target, folder: Path, parts: Parts, thorough: bool) -> s
     told = []
     for number, choice in enumerate(choices):
         try:
-            told.append(used(form.read(path, data, choice), path, thorough or mark % 16 == 1))
+            told.append(used(form.read(path, data, choice), path, thorough or mark % 128 == 1))
         except XconvertError as error:
             checked(error)
             if number == len(choices) - 1 and len(choices) == 1:
@@ -105,7 +105,7 @@ def read_any(target: Target, folder: Path, parts: Parts, thorough: bool) -> str:
     """What ``xconvert inspect`` does with any file."""
     path = folder / target.files[0]
     found = used(formats.read(path), path, False)
-    if thorough or zlib.crc32(parts[0]) % 16 == 1:
+    if thorough or zlib.crc32(parts[0]) % 128 == 1:
         with suppress(NetworkError, AmbiguousError):
             assert_printable(click.unstyle(listing.inspect_text(listing.inspect(path))), lines=True)
     return found
@@ -197,7 +197,7 @@ def read_record(target: Target, folder: Path, parts: Parts, thorough: bool) -> s
     given = seeds.network_file("xception", "timm")
     checkpoint = Checkpoint(given.tensors, {"xconvert": parts[0].decode("utf-8", "replace")})
     record = provenance.read_record(checkpoint, "x")
-    if thorough or zlib.crc32(parts[0]) % 16 == 1:
+    if thorough or zlib.crc32(parts[0]) % 128 == 1:
         with suppress(XconvertError):
             looked_at(checkpoint, Path("x"))
     return f"{sorted(record)}"

@@ -124,7 +124,10 @@ def locate(path: Path) -> Path:
 def _latest(folder: Path) -> Path:
     """The newest checkpoint of a folder in which TensorFlow trains, by its file ``checkpoint``, of which a base name counts."""
     told = folder / "checkpoint"
-    text = told.read_bytes()[:4096].decode("utf-8", "replace") if told.is_file() else ""
+    text = ""
+    if told.is_file():
+        with told.open("rb") as file:
+            text = file.read(4096).decode("utf-8", "replace")
     match = re.search(r'^model_checkpoint_path: "([^"\n]+)"', text, re.MULTILINE)
     return folder / f"{Path(match[1]).name}.index" if match else told / "none"
 

@@ -21,13 +21,13 @@ import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import checked_shape, dtype_named, elements, shown, view
-from xconvert.formats._hdf5_texts import lengths
+from xconvert.formats._hdf5_chunks import FILTERS, NONSENSE, Chunked, compact, tree_of
+from xconvert.formats._hdf5_texts import layout, lengths, texts
 from xconvert.formats._limits import MAX_NAME, MAX_TENSORS, USUAL, Budget, told
 from xconvert.model import Array, Tensor
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSIONS = (b"\0", b"\1", b"\2", b"\3")  # of the superblock, the byte after the signature
-_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32 and lzf: those that load no plugin and that h5py always has
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
 BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
 
@@ -131,7 +131,7 @@ class Hdf5:
         self.budget.take(
             elements(shape) * dtype.itemsize, f"`{shown(where)}` would expand to {told(elements(shape) * dtype.itemsize)}"
         )
-        return Tensor(shape, dtype, lambda: _read(self._path, self._buffer, where, dtype))
+        return self._apart(dataset, where, shape, stored, dtype)
 
     def _attribute(self, node: Any, name: str) -> Any:
         """The attribute ``name`` if it has strings, an empty list if it has no elements, None otherwise.
@@ -145,20 +145,29 @@ class Hdf5:
         if not isinstance(kind, self._h5py.h5t.TypeStringID):
             return None
         count = elements(stored.shape or ())
-        size = self._referred(node, name, count) if kind.is_variable_str() else count * kind.get_size()
+        if kind.is_variable_str():
+            return self._referred(node, name, count, stored.shape)
+        size = count * kind.get_size()
         self.budget.take(size, f"the attribute `{shown(str(name))}` says that it holds {told(size)} of text")
         return node.attrs[name]
 
-    def _referred(self, node: Any, name: str, count: int) -> int:
-        """Bytes of the ``count`` texts of variable length in the attribute ``name``, as it says itself."""
-        properties, address = node.file.id.get_create_plist(), self._h5py.h5o.get_info(node.id).addr
-        found = None
-        if properties.get_sizes() == (8, 8):  # bytes of an address and of a length, as ever
-            base = properties.get_userblock()
-            found = lengths(self._buffer, base, address, name.encode(errors="surrogateescape"), count)
+    def _referred(self, node: Any, name: str, count: int, shape: tuple[int, ...] | None) -> Any:
+        """The ``count`` texts of variable length in the attribute ``name``, read without the library."""
+        header = self._header(node)
+        said = lengths(self._buffer, *header, str(name).encode(errors="surrogateescape"), count) if header else None
+        if said is None or header is None:
+            raise self._refused(str(name), "is an attribute stored in a form that Keras does not use")
+        self.budget.take(sum(said), f"the attribute `{shown(str(name))}` says that it holds {told(sum(said))} of text")
+        found = texts(self._buffer, *header, str(name).encode(errors="surrogateescape"), count)
         if found is None:
-            raise self._refused(name, "is an attribute stored in a form that Keras does not use")
-        return sum(found)
+            raise self._damaged(f"the attribute `{shown(str(name))}` refers to text that is not there")
+        return found if shape else found[0]
+
+    def _header(self, node: Any) -> tuple[int, int] | None:
+        """What addresses are counted from, and that of the header of ``node``; None where they do not have 8 bytes, as ever."""
+        properties = node.file.id.get_create_plist()
+        address = self._h5py.h5o.get_info(node.id).addr
+        return (properties.get_userblock(), address) if properties.get_sizes() == (8, 8) else None
 
     def _get(self, parent: Any, name: str) -> Any:
         """The object at the path ``name`` below ``parent``, through hard links only."""
@@ -207,7 +216,7 @@ class Hdf5:
         raise self._refused(where, "does not hold plain numbers")
 
     def _offset(self, dataset: Any, where: str, size: int) -> int | None:
-        """Where the ``size`` bytes of a contiguous dataset start in the file; None if only the library can read it."""
+        """Where the ``size`` bytes of a dataset start in the file; None for one that is in chunks, or in its own header."""
         h5d = self._h5py.h5d
         with _libhdf5(self._path):
             properties = dataset.id.get_create_plist()
@@ -215,8 +224,8 @@ class Hdf5:
             filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
             chunk = elements(dataset.chunks or ()) * dataset.dtype.itemsize
         if layout == h5d.CHUNKED:
-            if not filters <= _FILTERS:
-                raise self._refused(where, f"is compressed by filter {min(filters - _FILTERS)}")
+            if not filters <= FILTERS:
+                raise self._refused(where, f"is compressed by filter {min(filters - FILTERS)}")
             if max(size, chunk) > max(_INFLATED, 1000 * stored):
                 raise self._refused(where, f"declares {max(size, chunk)} bytes and stores {stored}")
             return None
@@ -227,6 +236,38 @@ class Hdf5:
         if offset is None or offset + size > len(self._buffer):
             raise self._damaged(f"`{shown(where)}` lies outside the file")
         return int(offset)
+
+    def _apart(self, dataset: Any, where: str, shape: tuple[int, ...], stored: np.dtype[Any], dtype: np.dtype[Any]) -> Tensor:
+        """The tensor of a dataset that is in chunks, or in its own header."""
+        with _libhdf5(self._path):
+            header = self._header(dataset)
+            properties = dataset.id.get_create_plist()
+            filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
+        message = layout(self._buffer, *header) if header else None
+        if header is None or message is None or len(message) < 12:
+            raise self._refused(where, "is stored in a form that Keras does not use")
+        if dataset.chunks is None:
+            content = compact(message, elements(shape) * dtype.itemsize)
+            if content is None:
+                raise self._damaged(f"`{shown(where)}` does not have the size of its shape")
+            return view(content, dtype, shape, order=">" if stored.str[0] == ">" else "<")
+        tree = tree_of(message)
+        if tree is None:
+            raise self._refused(where, "is stored in chunks, in a form that Keras does not use")
+        kinds = [(number, values[0] if values else 1) for number, _, values, _ in filters]
+        chunked = Chunked(self._buffer, header[0], tree, shape, dataset.chunks, stored, kinds)
+
+        def read() -> Array:
+            try:
+                array = chunked.read()
+            except NONSENSE as error:
+                why = str(error) if isinstance(error, ValueError) else "its chunks are not complete"
+                raise self._damaged(f"`{shown(where)}`: {why}") from None
+            if dtype == np.bool_:
+                return np.not_equal(array.view(np.uint8), 0)  # any byte may be stored
+            return np.asarray(array.view(dtype) if dtype.name == "bfloat16" else array.astype(dtype, copy=False))
+
+        return Tensor(shape, dtype, read)
 
     def _damaged(self, why: str) -> UnreadableError:
         return UnreadableError(f"`{self._path}` is damaged: {why}", hints=["fetch or save it again"])
@@ -248,15 +289,6 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget) -> Iterator[Hdf5]:
         yield Hdf5(path, buffer, root, budget)
     finally:
         root.close()
-
-
-def _read(path: Path, buffer: memoryview, where: str, dtype: np.dtype[Any]) -> Array:
-    """The numbers of a dataset that only the library can read, already checked by ``Hdf5.tensor``."""
-    with open_hdf5(path, buffer, USUAL.budget(path, len(buffer))) as file, _libhdf5(path):
-        array: Array = file.root[where][...]
-    if dtype == np.bool_:
-        return np.not_equal(array.view(np.uint8), 0)  # any byte may be stored
-    return np.asarray(array.view(dtype) if dtype.name == "bfloat16" else array.astype(dtype, copy=False))
 
 
 def _text(value: str | bytes) -> str:

@@ -1,8 +1,9 @@
-"""How long the texts in an HDF5 attribute say they are, looked up before the library believes it.
+"""The texts of variable length in an HDF5 attribute, and how a dataset is laid out, read without the library.
 
 A text of variable length is a reference: its length, and where it is. libhdf5 allocates that length, and fills it with zeros,
-before it looks whether the text is there: a kilobyte of file could take any memory. So references are read here first, from the
-object's header (HDF5 File Format Specification 3.0, sections III.A, "Data Objects", and IV.A.2.m, "The Attribute Message").
+before it looks whether the text is there: a kilobyte of file could take any memory. And where the collection of texts is damaged
+it loops for ever (1.14.6). So both are read here, from the object's header (HDF5 File Format Specification 3.0, sections III.E,
+"Global Heap", IV.A, "Data Object Headers", and IV.A.2.m, "The Attribute Message").
 """
 
 from __future__ import annotations
@@ -10,24 +11,74 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-_ATTRIBUTE, _CONTINUATION = 0x0C, 0x10
+_LAYOUT, _ATTRIBUTE, _CONTINUATION = 0x08, 0x0C, 0x10
 _SHARED = 0x02  # of a message's flags: it is a reference to a message elsewhere
 _REFERENCE = 16  # bytes: length (4), place of the collection (8), number in it (4)
 _MOST = 10_000  # messages of one object
+_NONSENSE = (struct.error, LookupError, ValueError, OverflowError)
 
 
 def lengths(data: memoryview, base: int, address: int, name: bytes, count: int) -> list[int] | None:
     """The lengths of the ``count`` texts in the attribute ``name`` of the object whose header is at ``address``; None where the
     header does not hold it in the form that HDF5 writes by default. ``base``: what addresses are counted from.
     """
+    found = _references(data, base, address, name, count)
+    return None if found is None else [length for length, _, _ in found]
+
+
+def texts(data: memoryview, base: int, address: int, name: bytes, count: int) -> list[bytes] | None:
+    """The texts themselves, each up to its first zero byte; None where ``lengths`` is None or one of them is not in the file."""
+    collections: dict[int, dict[int, memoryview]] = {}
+    out = []
+    try:
+        for length, place, number in _references(data, base, address, name, count) or ():
+            if length and place not in collections:
+                collections[place] = dict(_collection(data, base + place))
+            content = collections[place][number] if length else memoryview(b"")
+            if length > len(content):
+                return None
+            out.append(bytes(content[:length]).partition(b"\0")[0])
+    except _NONSENSE:
+        return None
+    return out if len(out) == count else None
+
+
+def _references(data: memoryview, base: int, address: int, name: bytes, count: int) -> list[tuple[int, int, int]] | None:
+    """(length, place of the collection, number in it) of each text."""
     try:
         found = [content for kind, content in _messages(data, base, address) if kind == _ATTRIBUTE]
         values = [value for told, value in map(_named, found) if told == name]
-    except (struct.error, IndexError):
+        if len(values) != 1 or len(values[0]) < _REFERENCE * count:
+            return None
+        return [struct.unpack_from("<LQL", values[0], _REFERENCE * n) for n in range(count)]
+    except _NONSENSE:
         return None
-    if len(values) != 1 or len(values[0]) < _REFERENCE * count:
+
+
+def _collection(data: memoryview, at: int) -> Iterator[tuple[int, memoryview]]:
+    """(number, content) of each object of a collection in the global heap; raises ``ValueError`` for what is none."""
+    signature, version, size = struct.unpack_from("<4sB3xQ", data, at)
+    end = at + size
+    if signature != b"GCOL" or version != 1 or end > len(data):
+        raise ValueError("no collection")
+    at += 16
+    while at + 16 <= end:
+        number, length = struct.unpack_from("<H6xQ", data, at)
+        if number == 0:  # what is left is free
+            return
+        if length > end - at - 16:
+            raise ValueError("an object outside its collection")
+        yield number, data[at + 16 : at + 16 + length]
+        at += 16 + length + -length % 8
+
+
+def layout(data: memoryview, base: int, address: int) -> memoryview | None:
+    """The message that says how the dataset whose header is at ``address`` is laid out; None where the header has none or two."""
+    try:
+        found = [content for kind, content in _messages(data, base, address) if kind == _LAYOUT]
+    except _NONSENSE:
         return None
-    return [struct.unpack_from("<L", values[0], _REFERENCE * n)[0] for n in range(count)]
+    return found[0] if len(found) == 1 else None
 
 
 def _named(content: memoryview) -> tuple[bytes, memoryview]:
