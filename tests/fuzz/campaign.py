@@ -136,7 +136,7 @@ class Job:
             self.told.append(told)
             if told.get("what") is not None and "input" in told:
                 parts = unpacked(base64.b64decode(told["input"]))
-                self.findings.append(Finding(self.target, told["kind"], told["what"], told["detail"], parts))
+                self.findings.append(Finding(told["target"], told["kind"], told["what"], told["detail"], parts))
 
     def _died(self, kind: str, how: str) -> bool:
         """The process is gone, with an input under way or without; True when it is not worth starting again."""
@@ -149,7 +149,7 @@ class Job:
         self.findings.append(Finding(self.target, kind, f"{how.split()[0] if kind == 'crash' else ''} {where}".strip(), f"{how}: {log[:1500]} … {log[-1500:]}", parts))
         self.tally.inputs += begun > done
         self.deaths += 1
-        if not begun or self.deaths >= _DEATHS or self.engine in ("replay", "minimise"):
+        if not begun or self.deaths >= _DEATHS or self.engine in ("short", "replay", "minimise"):
             return True
         if self.inputs >= self.most or (self.used >= self.seconds - 0.2 and self.inputs >= self.least):
             return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
+import faulthandler
 import os
 import random
 import signal
@@ -45,7 +45,7 @@ def _raise() -> None:
 
 class _Fake(Target):
     def make(self, rng: random.Random, pool: Sequence[tuple[nodes.Node, ...]]) -> tuple[nodes.Node, ...]:
-        return (nodes.raw(b"abc" + rng.choice((b"", b"!")) + b"def" * 9),)
+        return (nodes.raw(b"abc" + b"!" + b"def" * 9),)
 
 
 _DEEDS: dict[str, Callable[[], object]] = {
@@ -59,7 +59,7 @@ _DEEDS: dict[str, Callable[[], object]] = {
     "imports": lambda: __import__("this"),
     "evaluates": lambda: eval("1 + 1"),
     "allocates": _allocate,
-    "dies": lambda: ctypes.string_at(0),
+    "dies": faulthandler._sigsegv,
     "aborts": lambda: os.abort(),
 }
 

@@ -173,12 +173,15 @@ def warm(law: Law, target: Target) -> None:
     mappings.library()
     import unicodedata  # noqa: F401 (Python's parser asks for it when a name is not ASCII)
 
-    warmed = [target.name] if target.name in seeds.__dict__ or hasattr(seeds, target.name.replace("-", "_")) else []
-    for name in warmed or ("torch", "npz", "keras-h5", "mindspore"):
-        for seed in seeds.seeds(name):
+    if not hasattr(seeds, target.name.replace("-", "_")):  # the sniffer, and fakes
+        names = ("torch", "npz", "keras-h5", "mindspore") if target.name == "sniffer" else ()
+    else:
+        names = (target.name,)
+    for name in names:
+        for number, seed in enumerate(sorted(seeds.seeds(name), key=lambda seed: len(seed[0].content()))):
             parts = contents(seed)[: len(target.files)]
             place(target, law.folder, parts)
             try:
-                target.run(target, law.folder, parts, True)
+                target.run(target, law.folder, parts, number == 0)
             except XconvertError as error:
                 checked(error)

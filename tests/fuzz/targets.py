@@ -92,7 +92,7 @@ def read_format(target: Target, folder: Path, parts: Parts, thorough: bool) -> s
     told = []
     for number, choice in enumerate(choices):
         try:
-            told.append(used(form.read(path, data, choice), path, thorough or mark % 128 == 1))
+            told.append(used(form.read(path, data, choice), path, not number and (thorough or mark % 128 == 1)))
         except XconvertError as error:
             checked(error)
             if number == len(choices) - 1 and len(choices) == 1:

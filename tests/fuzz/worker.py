@@ -78,17 +78,24 @@ class Work:
     """One job: a target, an engine, a seed, and until when."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        from tests.fuzz import fakes, law, targets
+        from tests.fuzz import law
 
-        self.job, self.target = job, {**targets.TARGETS, **fakes.TARGETS}[job["target"]]
+        self.job = job
         self.progress = Progress(Path(job["progress"]))
         self.folder = Path(job["folder"])
         self.law = law.Law(self.folder)
-        law.warm(self.law, self.target)
-        self.law.ready()
+        self.turn(job["target"])
         self.known = set[tuple[str, str]]()
         self.findings = Path(job["findings"]).open("a", encoding="utf-8", buffering=1)  # noqa: SIM115
         self.until = time.monotonic() + job["seconds"]
+
+    def turn(self, name: str) -> None:
+        """Go on with the target ``name``."""
+        from tests.fuzz import fakes, law, targets
+
+        self.target = {**targets.TARGETS, **fakes.TARGETS}[name]
+        law.warm(self.law, self.target)
+        self.law.ready()
 
     def over(self) -> bool:
         """Whether the time, or the number of inputs, is reached."""
@@ -101,7 +108,7 @@ class Work:
         outcome = self.law.judge(self.target, parts)
         if outcome.is_finding and (outcome.kind, outcome.what) not in self.known:
             self.known.add((outcome.kind, outcome.what))
-            told = {"kind": outcome.kind, "what": outcome.what, "detail": outcome.detail}
+            told = {"target": self.target.name, "kind": outcome.kind, "what": outcome.what, "detail": outcome.detail}
             self.findings.write(json.dumps({**told, "input": base64.b64encode(packed(parts)).decode()}) + "\n")
         self.progress.end(outcome.kind)
         return f"{outcome.kind} {outcome.what}"
@@ -170,15 +177,32 @@ def atheris(work: Work) -> None:
     fuzzer.Fuzz()
 
 
+def short(work: Work) -> None:
+    """A few inputs of every one of the job's targets; tells what became of them."""
+    from tests.fuzz.targets import contents
+
+    for name in work.job["targets"]:
+        work.turn(name)
+        rng, pool, before = random.Random(f"{work.job['seed']} {name}"), list[Any](), (work.progress.accepted, work.progress.refused)
+        for _ in range(work.job["each"]):
+            seed = work.target.make(rng, pool)
+            if work.one(contents(seed)).startswith("accepted") and len(pool) < 30:
+                pool.append(seed)
+        told = {"accepted": work.progress.accepted - before[0], "refused": work.progress.refused - before[1]}
+        work.findings.write(json.dumps({"target": name, **told}) + "\n")
+
+
 def replay(work: Work) -> None:
-    """The inputs of the job, one after the other, thoroughly."""
-    for text in work.job["inputs"]:
-        parts = unpacked(base64.b64decode(text))
-        work.progress.begin(parts)
-        outcome = work.law.judge(work.target, parts, thorough=True)
-        told = {"kind": outcome.kind, "what": outcome.what, "detail": outcome.detail}
-        work.findings.write(json.dumps(told) + "\n")
-        work.progress.end(outcome.kind)
+    """The inputs of the job by target, one after the other, thoroughly."""
+    for name, inputs in work.job["inputs"].items():
+        work.turn(name)
+        for text in inputs:
+            parts = unpacked(base64.b64decode(text))
+            work.progress.begin(parts)
+            outcome = work.law.judge(work.target, parts, thorough=True)
+            told = {"target": name, "kind": outcome.kind, "what": outcome.what, "detail": outcome.detail}
+            work.findings.write(json.dumps(told) + "\n")
+            work.progress.end(outcome.kind)
 
 
 def minimise(work: Work) -> None:
@@ -211,7 +235,7 @@ def minimise(work: Work) -> None:
 
 
 ENGINES: dict[str, Callable[[Work], None]] = {
-    engine.__name__: engine for engine in (mutate, hypothesis, atheris, replay, minimise)
+    engine.__name__: engine for engine in (mutate, hypothesis, atheris, short, replay, minimise)
 }
 
 
