@@ -1,4 +1,4 @@
-"""The fuzzing of ``tests/fuzz``: what it once found, a short seeded round of every target, and that the watch sees what it must."""
+"""The fuzzing of ``tests/fuzz``: what it once found, a short seeded round of every target, and that the watch sees all."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import base64
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.fuzz import campaign, fakes, hdf5, json_values, nodes, seeds
+from tests.fuzz import campaign, fakes, hdf5, json_values, nodes
 from tests.fuzz.campaign import Finding, Job
 from tests.fuzz.targets import TARGETS, contents
 from tests.fuzz.worker import packed, unpacked
@@ -19,7 +20,7 @@ INPUTS = 200
 
 
 @pytest.fixture(scope="module")
-def round_of_all() -> tuple[list[Finding], dict[str, dict[str, int]]]:
+def round_of_all() -> tuple[list[Finding], dict[str, dict[str, Any]]]:
     """Two hundred inputs of each target, always the same: what was found, and what became of them."""
     job = Job("torch", "short", 1, 300, targets=list(TARGETS), each=INPUTS)
     campaign.run([job])
@@ -27,16 +28,23 @@ def round_of_all() -> tuple[list[Finding], dict[str, dict[str, int]]]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_short_round(target: str, round_of_all: tuple[list[Finding], dict[str, dict[str, int]]]) -> None:
+def test_a_short_round(target: str, round_of_all: tuple[list[Finding], dict[str, dict[str, Any]]]) -> None:
     findings, told = round_of_all
     assert [(f.kind, f.what, f.detail) for f in findings if f.target == target or f.kind in ("crash", "hang")] == []
+    assert told[target]["seed"] == "accepted"  # taken apart and put together again it is valid
     assert told[target]["accepted"] + told[target]["refused"] == INPUTS
     assert min(told[target]["accepted"], told[target]["refused"]) >= 5  # neither too tame nor too wild
 
 
 def replayed(inputs: dict[str, list[tuple[bytes, ...]]]) -> list[dict[str, str]]:
     """What becomes of inputs by target, in their order."""
-    job = Job("torch", "replay", 0, 60, inputs={name: [base64.b64encode(packed(p)).decode() for p in all_] for name, all_ in inputs.items()})
+    job = Job(
+        "torch",
+        "replay",
+        0,
+        60,
+        inputs={name: [base64.b64encode(packed(p)).decode() for p in all_] for name, all_ in inputs.items()},
+    )
     campaign.run([job])
     assert [(f.kind, f.what, f.detail) for f in job.findings] == []
     return job.told
@@ -58,7 +66,7 @@ def test_every_finding_is_told_of() -> None:
 
 
 KINDS = {
-    "hangs": ("hang", "Hang in fakes.py:_hang"),
+    "hangs": ("hang", "_hang"),
     "deaf": ("hang", "fakes.py:_hang"),
     "raises": ("exception", "ValueError in fakes.py:_raise"),
     "runs": ("execution", "os.system"),
@@ -67,7 +75,7 @@ KINDS = {
     "opens": ("execution", "open ('/etc/hostname'"),
     "imports": ("execution", "import this"),
     "evaluates": ("execution", "compile"),
-    "allocates": ("memory", "MemoryError in fakes.py:_allocate"),
+    "allocates": ("memory", "_allocate"),
     "dies": ("crash", "SIGSEGV"),
     "aborts": ("crash", "SIGABRT"),
 }
@@ -109,12 +117,6 @@ def test_inputs_of_several_files_are_kept_as_folders(tmp_path: Path) -> None:
     parts = (b"index", b"", b"", b"shard")
     campaign.filed(Finding("tensorflow", "exception", "x", "", parts), TARGETS["tensorflow"].files, tmp_path)
     assert list(campaign.kept(tmp_path, "tensorflow", TARGETS["tensorflow"].files).values()) == [parts]
-
-
-def test_seeds_are_put_together_as_they_were() -> None:
-    """Taken apart and written again they are valid."""
-    made = {name: [contents(seed) for seed in seeds.seeds(name)[:1]] for name in TARGETS if name != "sniffer"}
-    assert {told["target"]: told["kind"] for told in replayed(made)} == dict.fromkeys(made, "accepted")
 
 
 @pytest.mark.parametrize("target", TARGETS)

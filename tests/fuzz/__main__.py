@@ -10,25 +10,31 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.fuzz import campaign, generated
+from tests.fuzz import campaign
 from tests.fuzz.campaign import Finding, Job, Tally
-from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.targets import READERS, TARGETS, Target
 
 KINDS = ("crash", "hang", "exception", "execution", "memory", "message")
 
 
+GUIDED, AT_A_TIME = 0.2, 3.0  # the share of the time that atheris gets, and seconds below which it is not worth starting
+
+
 def plan(targets: Sequence[Target], seconds: float, seed: int, workers: int, least: int) -> list[Job]:
-    """The jobs: each target's share of the time, for three engines, or two where atheris is not installed."""
-    guided = importlib.util.find_spec("atheris") is not None
-    total = sum(target.weight for target in targets)
+    """The jobs: each target's share of the time; where atheris is installed it gets a part of it, in a short round for a few
+    targets at a time, others with another seed. Every reader gets ``least`` inputs, however long that takes.
+    """
+    guided = GUIDED if importlib.util.find_spec("atheris") else 0.0
+    whole = seconds * workers / sum(target.weight for target in targets)
+    few = max(1, min(len(targets), int(seconds * workers * guided / AT_A_TIME)))
+    chosen = [targets[(seed * few + i) % len(targets)] for i in range(few)] if guided else []
     jobs = []
     for target in targets:
-        share = seconds * workers * target.weight / total
-        parts = {"mutate": 0.85, "hypothesis": 0.15} if target.name in generated.STRATEGIES else {"mutate": 1.0}
-        if guided:
-            parts = {**parts, "mutate": parts["mutate"] - 0.2, "atheris": 0.2}
-        for engine, part in parts.items():
-            jobs.append(Job(target.name, engine, seed, max(share * part, 0.5), least=least if engine == "mutate" else 0))
+        wanted = least if target in READERS or target.name == "sniffer" else 0
+        jobs.append(Job(target.name, "mutate", seed, max(whole * target.weight * (1 - guided), 0.5), least=wanted))
+        if target in chosen:
+            share = whole * target.weight if few == len(targets) else seconds * workers / few
+            jobs.append(Job(target.name, "atheris", seed, share * guided))
     return jobs
 
 
@@ -45,7 +51,11 @@ def total(jobs: Sequence[Job]) -> dict[str, Tally]:
 
 def table(tallies: dict[str, Tally], findings: Sequence[Finding]) -> str:
     """Inputs, what became of them, and findings by kind, for each target and in all."""
-    lines = [f"{'target':<20}{'inputs':>10}{'accepted':>10}{'refused':>10}" + "".join(f"{kind:>10}" for kind in KINDS) + f"{'per s':>8}"]
+    lines = [
+        f"{'target':<20}{'inputs':>10}{'accepted':>10}{'refused':>10}"
+        + "".join(f"{kind:>10}" for kind in KINDS)
+        + f"{'per s':>8}"
+    ]
     counts = {(f.target, f.kind): 0 for f in findings}
     for finding in findings:
         counts[finding.target, finding.kind] += finding.count
@@ -84,18 +94,28 @@ def main() -> int:
     targets = [TARGETS[name] for name in chosen.targets or TARGETS]
     started = time.monotonic()
     jobs = plan(targets, chosen.seconds, chosen.seed, chosen.workers, chosen.least)
-    engines = list(dict.fromkeys(job.engine for job in jobs))
-    print(f"seed {chosen.seed}, engines {', '.join(engines)}" + (" (atheris is not installed)" if "atheris" not in engines else ""))
+    guided = [job.target for job in jobs if job.engine == "atheris"]
+    told = (
+        f"guided by coverage (atheris): {', '.join(guided)}"
+        if guided
+        else "atheris is not installed: nothing is guided by coverage"
+    )
+    print(f"seed {chosen.seed}; {told}", flush=True)
     campaign.run(jobs, chosen.workers)
     findings, tallies = campaign.distinct(jobs), total(jobs)
     print(table(tallies, findings))
     for finding in findings:
         if chosen.keep and finding.parts:
             campaign.filed(campaign.minimised(finding), TARGETS[finding.target].files)
-        size = sum(map(len, finding.parts))
-        print(f"\n{finding.target}: {finding.kind}, {finding.what} ({finding.count} times, {size} bytes) {finding.file}\n  {finding.detail[:3500]}")
+        size, times = sum(map(len, finding.parts)), f"{finding.count} times"
+        print(f"\n{finding.target}: {finding.kind}, {finding.what} ({times}, {size} bytes) {finding.file}")
+        print(f"  {finding.detail[:3500]}")
     if chosen.json:
-        told = {"seed": chosen.seed, "seconds": round(time.monotonic() - started, 1), "targets": {n: vars(t) for n, t in tallies.items()}}
+        told = {
+            "seed": chosen.seed,
+            "seconds": round(time.monotonic() - started, 1),
+            "targets": {n: vars(t) for n, t in tallies.items()},
+        }
         told["findings"] = [{k: v for k, v in vars(f).items() if k != "parts"} for f in findings]
         chosen.json.write_text(json.dumps(told, indent=2) + "\n")
     return 1 if findings else 0

@@ -55,7 +55,9 @@ class Tally:
 class Job:
     """One worker at one target with one engine; started again after every crash and hang, with another seed."""
 
-    def __init__(self, target: str, engine: str, seed: int, seconds: float, most: int = _NEVER, least: int = 0, **more: Any) -> None:
+    def __init__(
+        self, target: str, engine: str, seed: int, seconds: float, most: int = _NEVER, least: int = 0, **more: Any
+    ) -> None:
         self.least = least
         self.target, self.engine, self.seconds, self.most, self.more = target, engine, seconds, most, more
         self.seed, self.deaths, self.used, self.inputs = seed, 0, 0.0, 0
@@ -73,7 +75,13 @@ class Job:
         for stale in ("progress", "findings"):
             (self.home / stale).unlink(missing_ok=True)
         (self.home / "findings").touch()
-        job = {"target": self.target, "engine": self.engine, "seed": self.seed * 1000 + self.deaths, "folder": str(folder), **self.more}
+        job = {
+            "target": self.target,
+            "engine": self.engine,
+            "seed": self.seed * 1000 + self.deaths,
+            "folder": str(folder),
+            **self.more,
+        }
         job |= {"progress": str(self.home / "progress"), "findings": str(self.home / "findings")}
         job |= {"seconds": max(self.seconds - self.used, 0.1), "most": self.most - self.inputs, "least": self.least - self.inputs}
         (self.home / "job").write_text(json.dumps(job))
@@ -86,12 +94,16 @@ class Job:
     def over(self) -> bool:
         """Look after the process; True when the job is done."""
         assert self._process
-        begun, done, *_, when, size = self._progress.read()
+        begun, done, *_, when, _size = self._progress.read()
         now = time.monotonic()
         if begun and not self._first:
             self._first = when
         if self._process.poll() is None:
-            slow = now - self._started > START if not begun else begun > done and when and now - when > WALL and self._hangs(now - when)
+            slow = (
+                now - self._started > START
+                if not begun
+                else begun > done and when and now - when > WALL and self._hangs(now - when)
+            )
             if not slow:
                 return False
             self._process.send_signal(signal.SIGUSR1)  # where it is: faulthandler tells
@@ -146,8 +158,17 @@ class Job:
         where = f"{Path(ours[0][0]).name}:{ours[0][2]}" if ours else ""
         begun, done, *_ = self._progress.read()
         parts = self._progress.current() if begun > done else ()
-        self.findings.append(Finding(self.target, kind, f"{how.split()[0] if kind == 'crash' else ''} {where}".strip(), f"{how}: {log[:1500]} … {log[-1500:]}", parts))
+        self.findings.append(
+            Finding(
+                self.target,
+                kind,
+                f"{how.split()[0] if kind == 'crash' else ''} {where}".strip(),
+                f"{how}: {log[:1500]} … {log[-1500:]}",
+                parts,
+            )
+        )
         self.tally.inputs += begun > done
+        self.inputs += begun > done
         self.deaths += 1
         if not begun or self.deaths >= _DEATHS or self.engine in ("short", "replay", "minimise"):
             return True
@@ -210,7 +231,7 @@ def minimised(finding: Finding, seconds: float = 6.0) -> Finding:
 
 
 def filed(finding: Finding, files: Sequence[str], folder: Path = FOUND) -> None:
-    """Keep the input among the fixtures: a file, or a folder of files where there are several; and a line that says what it was."""
+    """Keep the input among the fixtures, as a file or a folder of files, and a line that says what it was."""
     digest = hashlib.sha256(packed(finding.parts)).hexdigest()[:8]
     present = [(name, part) for name, part in zip(files, finding.parts, strict=False) if part]
     place = folder / finding.target
@@ -243,7 +264,7 @@ def kept(folder: Path, target: str, files: Sequence[str]) -> dict[str, tuple[byt
 
 HEAD = """# What fuzzing found
 
-Inputs of `make fuzz`, as small as they were quickly made, with which a reader once did what none may. `tests/test_fuzz.py` reads all of
-them. Each line says what it was then.
+Inputs of `make fuzz`, made as small as was quickly done, with which a reader once did what none may. `tests/test_fuzz.py` reads
+all of them. Each line says what it was then.
 
 """

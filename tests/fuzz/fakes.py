@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import random
@@ -65,10 +66,8 @@ _DEEDS: dict[str, Callable[[], object]] = {
 
 
 def _swallowed() -> None:
-    try:
+    with contextlib.suppress(BaseException):
         os.system("true")
-    except BaseException:  # noqa: BLE001
-        pass
 
 
 TARGETS = {f"fake-{name}": _Fake(f"fake-{name}", ("x.bin",), _fake(deed)) for name, deed in _DEEDS.items()}

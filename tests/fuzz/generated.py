@@ -33,7 +33,9 @@ def _pickled(root: bytes) -> bytes:
 @st.composite
 def tensors(draw: st.DrawFn) -> pickles.Raw:
     """A call that rebuilds a tensor, with arguments that may make no sense."""
-    kind = draw(st.sampled_from(["FloatStorage", "HalfStorage", "BFloat16Storage", "QInt8Storage", "UntypedStorage", "BoolStorage"]))
+    kind = draw(
+        st.sampled_from(["FloatStorage", "HalfStorage", "BFloat16Storage", "QInt8Storage", "UntypedStorage", "BoolStorage"])
+    )
     shape, strides = tuple(draw(shapes)), tuple(draw(shapes))
     small = all(-(2**63) <= n < 2**63 for n in (*shape, *strides))
     made = pickles.tensor(shape if small else (2,), strides if small else (1,), offset=draw(st.integers(-2, 9)), kind=kind)
@@ -47,7 +49,11 @@ values: Strategy[Any] = st.recursive(
     max_leaves=12,
 )
 entries = st.fixed_dictionaries(
-    {"dtype": st.sampled_from(["F32", "BF16", "C64", "U8", "Q4"]), "shape": shapes, "data_offsets": st.lists(sizes, min_size=1, max_size=3)}
+    {
+        "dtype": st.sampled_from(["F32", "BF16", "C64", "U8", "Q4"]),
+        "shape": shapes,
+        "data_offsets": st.lists(sizes, min_size=1, max_size=3),
+    }
 ).map(lambda entry: json_values.Pairs(entry.items()))
 headers = st.lists(st.tuples(names, entries | values), max_size=4).map(json_values.Pairs) | values
 
@@ -76,12 +82,27 @@ def _row(name: str, part: list[tuple[int, int]]) -> bytes:
 
 
 rows = st.dictionaries(
-    st.builds(_row, st.text(st.characters(codec="utf-8"), max_size=3), parts) | st.binary(max_size=6), bundled | messages, max_size=5
+    st.builds(_row, st.text(st.characters(codec="utf-8"), max_size=3), parts) | st.binary(max_size=6),
+    bundled | messages,
+    max_size=5,
 )
 HEADER = number(1, 1) + block(3, number(1, 1))
 toml = st.lists(
-    st.builds(lambda key, value: f"{json.dumps(key)} = {value}\n", st.text(max_size=6), st.integers() | st.just("[{}, [1]]") | st.just("{a = 1}"))
-    | st.sampled_from(["[layers]\n", "[published.x]\n", "[attributes]\n", 'architecture = "xception"\n', 'dialect = "torch"\n', 'describes = "x"\n']),
+    st.builds(
+        lambda key, value: f"{json.dumps(key)} = {value}\n",
+        st.text(max_size=6),
+        st.integers() | st.just("[{}, [1]]") | st.just("{a = 1}"),
+    )
+    | st.sampled_from(
+        [
+            "[layers]\n",
+            "[published.x]\n",
+            "[attributes]\n",
+            'architecture = "xception"\n',
+            'dialect = "torch"\n',
+            'describes = "x"\n',
+        ]
+    ),
     max_size=12,
 ).map(lambda found: "".join(found).encode("utf-8", "replace"))
 
@@ -91,12 +112,23 @@ STRATEGIES: dict[str, Strategy[Parts]] = {
     "torch-legacy": st.builds(lambda root, tail: (pickles.legacy(root, tail),), roots, st.binary(max_size=40))
     | programs.map(lambda code: (pickles.legacy(pickles.Raw(code), bytes(24)),)),
     "paddle": programs.map(lambda code: (_pickled(code),)),
-    "safetensors": st.builds(lambda header, body, config: (_headed(header, body), json_values.written(config)), headers, st.binary(max_size=24), values),
+    "safetensors": st.builds(
+        lambda header, body, config: (_headed(header, body), json_values.written(config)), headers, st.binary(max_size=24), values
+    ),
     "tensorflow": rows.map(lambda found: (table(sorted({**found, b"": HEADER}.items())), bytes(range(40)), b"", b"")),
-    "tensorflow-v1": rows.map(lambda found: (table(sorted({**found, b"": b"\x0a" + bytes([len(m := b"".join(found.values())[:100])]) + m}.items())),)),
+    "tensorflow-v1": rows.map(
+        lambda found: (table(sorted({**found, b"": b"\x0a" + bytes([len(m := b"".join(found.values())[:100])]) + m}.items())),)
+    ),
     "mindspore": st.builds(
-        lambda name, shape, content, more: (block(1, block(1, name) + block(2, shape + block(2, "Float32") + block(3, content))) + more,),
-        *(st.text(st.characters(codec="utf-8"), max_size=8), shapes.map(lambda s: b"".join(number(1, d) for d in s)), st.binary(max_size=24), messages),
+        lambda name, shape, content, more: (
+            block(1, block(1, name) + block(2, shape + block(2, "Float32") + block(3, content))) + more,
+        ),
+        *(
+            st.text(st.characters(codec="utf-8"), max_size=8),
+            shapes.map(lambda s: b"".join(number(1, d) for d in s)),
+            st.binary(max_size=24),
+            messages,
+        ),
     ),
     "onnx": messages.map(lambda found: (number(1, 8) + block(7, found),)),
     "mappings": toml.map(lambda text: (text,)),

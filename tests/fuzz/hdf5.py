@@ -46,7 +46,9 @@ class Image(NamedTuple):
                 size = rng.choice((1, 2, 4, 8))
                 out[aligned : aligned + size] = (rng.choice(EDGES) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
             case 6:  # an address, perhaps of something else or of itself
-                out[aligned : aligned + 8] = rng.choice((self._place(rng) & ~7, aligned, len(out), len(out) - 8)).to_bytes(8, "little")
+                out[aligned : aligned + 8] = rng.choice((self._place(rng) & ~7, aligned, len(out), len(out) - 8)).to_bytes(
+                    8, "little"
+                )
             case 7:
                 token = rng.choice(HDF5)
                 out[aligned : aligned + len(token)] = token

@@ -8,9 +8,56 @@ from typing import Any
 
 from tests.fuzz.mutate import edge
 
-_NAMES = ["", "\0", "\x1b[31m", "..", "a/b", "é", "\u202e", "\ud800", "x" * 2000, "__proto__", "config", "layers", "name", "class_name"]
-_NAMES += ["__metadata__", "dtype", "shape", "data_offsets", "axis", "a\nb", "conv1.weight", "xconvert", "BF16", "C64", "F8_E8M0", "valid"]
-_PLAIN: list[Any] = [None, True, False, 0, -1, 0.5, 1e308, float("inf"), float("nan"), "", [], {}, [[]], [None], "x", 10**30, -0.0, 1e-320]
+_NAMES = [
+    "",
+    "\0",
+    "\x1b[31m",
+    "..",
+    "a/b",
+    "é",
+    "\u202e",
+    "\ud800",
+    "x" * 2000,
+    "__proto__",
+    "config",
+    "layers",
+    "name",
+    "class_name",
+]
+_NAMES += [
+    "__metadata__",
+    "dtype",
+    "shape",
+    "data_offsets",
+    "axis",
+    "a\nb",
+    "conv1.weight",
+    "xconvert",
+    "BF16",
+    "C64",
+    "F8_E8M0",
+    "valid",
+]
+_PLAIN: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    0.5,
+    1e308,
+    float("inf"),
+    float("nan"),
+    "",
+    [],
+    {},
+    [[]],
+    [None],
+    "x",
+    10**30,
+    -0.0,
+    1e-320,
+]
 
 
 class Verbatim(bytes):

@@ -21,14 +21,52 @@ from xconvert.errors import XconvertError
 
 SECONDS = 2.0
 PATIENCE = 20.0  # of waiting that is no work: another process has the machine
-FREE, TIMES, SLACK = 256 << 20, 4, 64 << 20  # what a file may ask for (xconvert/formats/_limits.py), and what Python needs meanwhile
+FREE, TIMES, SLACK = (
+    256 << 20,
+    4,
+    64 << 20,
+)  # what a file may ask for (xconvert/formats/_limits.py), and what Python needs meanwhile
 ROOT = str(Path(__file__).parents[2])
 
 _RUNS = ("os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.kill", "os.putenv")
-_WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.chmod", "os.chown", "os.truncate", "os.symlink", "os.link", "os.utime")
+_WRITES = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.chmod",
+    "os.chown",
+    "os.truncate",
+    "os.symlink",
+    "os.link",
+    "os.utime",
+)
 _WRITES += ("shutil.", "tempfile.", "os.listdir")
-_OTHERS = ("subprocess.", "socket.", "ctypes.", "urllib.", "ftplib.", "http.", "smtplib.", "webbrowser.", "pickle.", "marshal.", "pty.")
-_OTHERS += ("exec", "compile", "import", "code.__new__", "function.__new__", "builtins.input", "builtins.breakpoint", "cpython.run", "sys.settrace", "sys.setprofile")
+_OTHERS = (
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+    "urllib.",
+    "ftplib.",
+    "http.",
+    "smtplib.",
+    "webbrowser.",
+    "pickle.",
+    "marshal.",
+    "pty.",
+)
+_OTHERS += (
+    "exec",
+    "compile",
+    "import",
+    "code.__new__",
+    "function.__new__",
+    "builtins.input",
+    "builtins.breakpoint",
+    "cpython.run",
+    "sys.settrace",
+    "sys.setprofile",
+)
 _FORBIDDEN = (*_RUNS, *_WRITES, *_OTHERS)
 _OPENS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -104,8 +142,8 @@ class Law:
         except Contradiction as error:
             return self._finding("message" if "printable" in str(error) else "exception", error)
         except BaseException as error:
-            kinds = {Hang: "hang", Execution: "execution", MemoryError: "memory"}
-            return self._finding(kinds.get(type(error), "exception"), error)
+            kinds = ((Hang, "hang"), (Execution, "execution"), (MemoryError, "memory"), (BaseException, "exception"))
+            return self._finding(next(kind for known, kind in kinds if isinstance(error, known)), error)
 
     def _finding(self, kind: str, error: BaseException) -> Outcome:
         self.armed = False  # what follows opens source files

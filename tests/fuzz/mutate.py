@@ -6,35 +6,228 @@ import random
 import struct
 from collections.abc import Callable, Sequence
 
-_EDGES = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 33, 63, 64, 100, 127, 128, 255, 256, 511, 512, 1000, 1024, 4096, 32767, 32768, 65535]
+_EDGES = [
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    15,
+    16,
+    31,
+    32,
+    33,
+    63,
+    64,
+    100,
+    127,
+    128,
+    255,
+    256,
+    511,
+    512,
+    1000,
+    1024,
+    4096,
+    32767,
+    32768,
+    65535,
+]
 _EDGES += [65536, 100_000, 1 << 20, 1 << 24, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 56, (1 << 63) - 1]
 EDGES = tuple(_EDGES + [1 << 63, (1 << 64) - 1] + [-n for n in (1, 2, 8, 128, 129, 32768, 1 << 31, 1 << 63)])
 
 # What some format gives a meaning to, wherever it stands.
 TOKENS: tuple[bytes, ...] = (
-    *(b"\0", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\xff" * 8, b"\n", b"\x1b[2J", b"..", b"../", b"/", b"\\", b"{", b"}", b"[", b"]"),
-    *(b'"', b":", b",", b"null", b"true", b"1e999", b"-1", b"NaN", b"\xed\xa0\x80", b"\xe2\x80\xae", b"\xc3\x28", b"\xef\xbb\xbf"),
+    *(
+        b"\0",
+        b"\0\0\0\0",
+        b"\xff\xff\xff\xff",
+        b"\xff" * 8,
+        b"\n",
+        b"\x1b[2J",
+        b"..",
+        b"../",
+        b"/",
+        b"\\",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+    ),
+    *(
+        b'"',
+        b":",
+        b",",
+        b"null",
+        b"true",
+        b"1e999",
+        b"-1",
+        b"NaN",
+        b"\xed\xa0\x80",
+        b"\xe2\x80\xae",
+        b"\xc3\x28",
+        b"\xef\xbb\xbf",
+    ),
 )
-PICKLE = tuple(bytes([c]) for c in b"(.0123FGIJKLMNPQRSTUVXabcdghijlopqrstu]e})\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8e\x8f\x90")
-PICKLE += tuple(bytes([c]) for c in b"\x91\x92\x93\x94\x95\x96\x97\x98") + (
+PICKLE = tuple(
+    bytes([c]) for c in b"(.0123FGIJKLMNPQRSTUVXabcdghijlopqrstu]e})\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8e\x8f\x90"
+)
+PICKLE += (
+    *tuple(bytes([c]) for c in b"\x91\x92\x93\x94\x95\x96\x97\x98"),
     *(b"cos\nsystem\n", b"c__builtin__\neval\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_tensor_v3\n"),
-    *(b"ccollections\nOrderedDict\n", b"cbuiltins\nlist\n", b"cbuiltins\ntuple\n", b"cbuiltins\ncomplex\n", b"c_codecs\nencode\n"),
-    *(b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"ctorch\nFloatStorage\n", b"ctorch\nSize\n"),
-    *(b"ctorch._utils\n_rebuild_parameter\n", b"ctorch._tensor\n_rebuild_from_type_v2\n", b"ctorch\nBFloat16Storage\n", b"cbuiltins\nset\n"),
-    *(b"cbuiltins\nbytearray\n", b"cbuiltins\ndict\n", b"ccollections\ndefaultdict\n", b"ctorch\nfloat8_e5m2\n", b"cbuiltins\nfrozenset\n"),
-    *(b"X\x02\0\0\0hi", b"\x8c\x02hi", b"U\x02hi", b"S'a'\n", b"I1\n", b"L9\n", b"F1.5\n", b"K\x01", b"M\xff\xff", b"J\xff\xff\xff\xff"),
-    *(b"\x8a\x08" + b"\xff" * 7 + b"\x7f", b"G\x7f\xf0\0\0\0\0\0\0", b"C\x02ab", b"h\x00", b"q\x00", b"j\0\0\0\0", b"p1\n", b"g1\n"),
-    *(b"Pid\n", b"iposix\nsystem\n", b"X\x0a\0\0\0state_dict", b"X\x09\0\0\0_metadata", b"U\x08_modules", b"((((((((", b"2R", b")R"),
+    *(
+        b"ccollections\nOrderedDict\n",
+        b"cbuiltins\nlist\n",
+        b"cbuiltins\ntuple\n",
+        b"cbuiltins\ncomplex\n",
+        b"c_codecs\nencode\n",
+    ),
+    *(
+        b"cnumpy.core.multiarray\n_reconstruct\n",
+        b"cnumpy\nndarray\n",
+        b"cnumpy\ndtype\n",
+        b"ctorch\nFloatStorage\n",
+        b"ctorch\nSize\n",
+    ),
+    *(
+        b"ctorch._utils\n_rebuild_parameter\n",
+        b"ctorch._tensor\n_rebuild_from_type_v2\n",
+        b"ctorch\nBFloat16Storage\n",
+        b"cbuiltins\nset\n",
+    ),
+    *(
+        b"cbuiltins\nbytearray\n",
+        b"cbuiltins\ndict\n",
+        b"ccollections\ndefaultdict\n",
+        b"ctorch\nfloat8_e5m2\n",
+        b"cbuiltins\nfrozenset\n",
+    ),
+    *(
+        b"X\x02\x00\x00\x00hi",
+        b"\x8c\x02hi",
+        b"U\x02hi",
+        b"S'a'\n",
+        b"I1\n",
+        b"L9\n",
+        b"F1.5\n",
+        b"K\x01",
+        b"M\xff\xff",
+        b"J\xff\xff\xff\xff",
+    ),
+    *(
+        b"\x8a\x08" + b"\xff" * 7 + b"\x7f",
+        b"G\x7f\xf0\x00\x00\x00\x00\x00\x00",
+        b"C\x02ab",
+        b"h\x00",
+        b"q\x00",
+        b"j\x00\x00\x00\x00",
+        b"p1\n",
+        b"g1\n",
+    ),
+    *(
+        b"Pid\n",
+        b"iposix\nsystem\n",
+        b"X\n\x00\x00\x00state_dict",
+        b"X\t\x00\x00\x00_metadata",
+        b"U\x08_modules",
+        b"((((((((",
+        b"2R",
+        b")R",
+    ),
 )
-ZIP = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"\x01\0\x10\0", b".npy", b"data.pkl", b"config.json")
-HDF5 = (b"\x89HDF\r\n\x1a\n", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"FHIB", b"BTHD", b"BTLF", b"FSHD")
-HDF5 += (b"layer_names", b"weight_names", b"model_weights", b"layers", b"vars", b"model_config", b"undef\0") + tuple(
-    struct.pack("<HHB3x", kind, size, flags) for kind in (*range(23), 255) for size, flags in ((8, 0), (24, 2))
+ZIP = (
+    b"PK\x03\x04",
+    b"PK\x01\x02",
+    b"PK\x05\x06",
+    b"PK\x06\x06",
+    b"PK\x06\x07",
+    b"\x01\0\x10\0",
+    b".npy",
+    b"data.pkl",
+    b"config.json",
 )
-NUMPY = (b"\x93NUMPY\x01\0", b"\x93NUMPY\x02\0", b"'descr': '<f4'", b"'|O'", b"'<V2'", b"'fortran_order': True", b"'shape': (", b"(1,)*9", b"'>c16'")
-JSON = (b'"__metadata__"', b'"dtype"', b'"shape"', b'"data_offsets"', b'"BF16"', b"[]", b"{}", b"[[[[[[[[", b'"\\ud800"', b'"\\u0000"', b"1e400")
-TOML = (b"[layers]\n", b"[attributes]\n", b"[published.x]\n", b'""', b"'''", b'"""', b"{i}", b"{i+1}", b"{3*i-2}", b"{", b"}", b"names_of = ", b"= [")
-TOML += (b"= {", b"1979-05-27", b"0x7f", b"inf", b"nan", b"[[", b"]]", b".", b"\\u202e", b"\t", b"#", b"{i+MIDDLE-1}", b"{middle}", b"= 9" + b"9" * 30)
+HDF5 = (
+    b"\x89HDF\r\n\x1a\n",
+    b"TREE",
+    b"HEAP",
+    b"SNOD",
+    b"GCOL",
+    b"OHDR",
+    b"OCHK",
+    b"FRHP",
+    b"FHDB",
+    b"FHIB",
+    b"BTHD",
+    b"BTLF",
+    b"FSHD",
+)
+HDF5 += (
+    b"layer_names",
+    b"weight_names",
+    b"model_weights",
+    b"layers",
+    b"vars",
+    b"model_config",
+    b"undef\x00",
+    *tuple(struct.pack("<HHB3x", kind, size, flags) for kind in (*range(23), 255) for size, flags in ((8, 0), (24, 2))),
+)
+NUMPY = (
+    b"\x93NUMPY\x01\0",
+    b"\x93NUMPY\x02\0",
+    b"'descr': '<f4'",
+    b"'|O'",
+    b"'<V2'",
+    b"'fortran_order': True",
+    b"'shape': (",
+    b"(1,)*9",
+    b"'>c16'",
+)
+JSON = (
+    b'"__metadata__"',
+    b'"dtype"',
+    b'"shape"',
+    b'"data_offsets"',
+    b'"BF16"',
+    b"[]",
+    b"{}",
+    b"[[[[[[[[",
+    b'"\\ud800"',
+    b'"\\u0000"',
+    b"1e400",
+)
+TOML = (
+    b"[layers]\n",
+    b"[attributes]\n",
+    b"[published.x]\n",
+    b'""',
+    b"'''",
+    b'"""',
+    b"{i}",
+    b"{i+1}",
+    b"{3*i-2}",
+    b"{",
+    b"}",
+    b"names_of = ",
+    b"= [",
+)
+TOML += (
+    b"= {",
+    b"1979-05-27",
+    b"0x7f",
+    b"inf",
+    b"nan",
+    b"[[",
+    b"]]",
+    b".",
+    b"\\u202e",
+    b"\t",
+    b"#",
+    b"{i+MIDDLE-1}",
+    b"{middle}",
+    b"= 9" + b"9" * 30,
+)
 
 
 def edge(rng: random.Random) -> int:

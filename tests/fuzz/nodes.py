@@ -112,7 +112,9 @@ def _member(node: Node, at: int) -> tuple[bytes, bytes]:
             central[1 + place % 10] = value & ((1 << limits[place % 10]) - 1)
         if where == "place":
             central[-1] = value & 0xFFFFFFFF
-    return struct.pack("<4s5H3L2H", b"PK\x03\x04", *fields) + name + data, struct.pack("<4s6H3L5H2L", b"PK\x01\x02", *central) + name
+    return struct.pack("<4s5H3L2H", b"PK\x03\x04", *fields) + name + data, struct.pack(
+        "<4s6H3L5H2L", b"PK\x01\x02", *central
+    ) + name
 
 
 _CONTENT: dict[str, Callable[[Node], bytes]] = {
@@ -200,7 +202,11 @@ def _odd_member(node: Node, rng: random.Random, tokens: Tokens) -> Node:
         case 1:
             return Node("member", node.value, [raw(rng.choice((b"", b"\0", b"a/data.pkl", b"x.npy", b"../x"))), node.children[1]])
         case _:
-            return Node("member", (method, [*odd, (rng.choice(("local", "central", "both", "place")), rng.randrange(10), edge(rng))]), node.children)
+            return Node(
+                "member",
+                (method, [*odd, (rng.choice(("local", "central", "both", "place")), rng.randrange(10), edge(rng))]),
+                node.children,
+            )
 
 
 def _table(node: Node, rng: random.Random, tokens: Tokens) -> Node:

@@ -42,7 +42,7 @@ def _fields(content: memoryview) -> list[tuple[int, int, int | memoryview]]:
         kind = 0 if isinstance(value, int) else 2
         found.append((number, kind, value))
     at, told = 0, []
-    for number, kind, value in found:  # the wire type of what has a fixed width
+    for number, _, value in found:  # the wire type of what has a fixed width
         tag, at = varint(content, at)
         if tag & 7 == 0:
             _, at = varint(content, at)

@@ -94,7 +94,12 @@ def written(format_name: str, given: Checkpoint, name: str = "x") -> tuple[bytes
 
 
 def torch() -> Iterator[Seed]:
-    for given in (checkpoint(*DTYPES), checkpoint("float32"), network_file("xception", "timm"), network_file("xception", "timm", record=True)):
+    for given in (
+        checkpoint(*DTYPES),
+        checkpoint("float32"),
+        network_file("xception", "timm"),
+        network_file("xception", "timm", record=True),
+    ):
         yield (parsing.zipped(written("torch", given)[0], parsing.torch_member),)
     whole = parsing.zipped(written("torch", checkpoint("float32", "bfloat16"))[0], parsing.torch_member)
     yield (Node("zip", whole.value, [Node("member", (8, []), member.children) for member in whole.children]),)
@@ -137,7 +142,11 @@ def paddle_inference() -> Iterator[Seed]:
     main = [stored(NET[name]) for name in ORDER]
     shapes = {name: array.shape for name, array in NET.items()}
     told = {name: {"structured_name": f"s.{i}", "stop_gradient": False} for i, name in enumerate(NET)}
-    apart = Node("cat", None, [Node("cat", None, [raw(part[:20]), parsing.message(part[20:-8]), raw(part[-8:])]) for part in main if len(part) > 28])
+    apart = Node(
+        "cat",
+        None,
+        [Node("cat", None, [raw(part[:20]), parsing.message(part[20:-8]), raw(part[-8:])]) for part in main if len(part) > 28],
+    )
     whole = Node("cat", None, [raw(part) for part in main])
     text = parsing.json(program({name: list(shape) for name, shape in shapes.items()}).encode())
     yield whole, text, NONE, NONE
@@ -146,7 +155,15 @@ def paddle_inference() -> Iterator[Seed]:
     yield whole, NONE, parsing.message(description(shapes)), NONE
 
 
-CONFIG = {"pretrained_cfg": {"input_size": [3, 299, 299], "interpolation": "bicubic", "crop_pct": 0.9, "mean": [0.5] * 3, "std": [0.5] * 3}}
+CONFIG = {
+    "pretrained_cfg": {
+        "input_size": [3, 299, 299],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+    }
+}
 
 
 def safetensors() -> Iterator[Seed]:
@@ -154,7 +171,11 @@ def safetensors() -> Iterator[Seed]:
     for given in (checkpoint(*DTYPES), checkpoint("float32")):
         yield parsing.safetensors(written("safetensors", given)[0]), NONE
         yield parsing.safetensors(written("safetensors", given)[0]), config
-    for implementation, family in (("keras.applications", "xception"), ("timm", "xception_aligned"), ("tf-deeplab", "xception_aligned")):
+    for implementation, family in (
+        ("keras.applications", "xception"),
+        ("timm", "xception_aligned"),
+        ("tf-deeplab", "xception_aligned"),
+    ):
         yield parsing.safetensors(written("safetensors", network_file(family, implementation))[0]), NONE
 
 
@@ -188,14 +209,18 @@ def _packed(root: Any) -> None:
     root.attrs["layer_names"] = ["a"]
     group = root.create_group("a")
     group.attrs["weight_names"] = ["a/kernel:0", "a/bias:0", "a/odd:0"]
-    group.create_dataset("a/kernel:0", data=np.zeros((8, 8), np.float32), chunks=(4, 4), compression="gzip", shuffle=True, fletcher32=True)
+    group.create_dataset(
+        "a/kernel:0", data=np.zeros((8, 8), np.float32), chunks=(4, 4), compression="gzip", shuffle=True, fletcher32=True
+    )
     group.create_dataset("a/bias:0", data=np.arange(8, dtype=">f8"), chunks=(8,), compression="lzf")
     group.create_dataset("a/odd:0", shape=(3,), dtype="i2", maxshape=(None,))
 
 
 LAYERS = [{"class_name": "MaxPooling2D", "config": {"name": "p", "pool_size": [3, 3], "strides": [2, 2], "padding": "same"}}]
 LAYERS += [{"class_name": "BatchNormalization", "config": {"name": "bn", "epsilon": 0.001, "momentum": 0.99, "axis": [3]}}]
-LAYERS += [{"class_name": "Functional", "config": {"name": "inner", "layers": [{"class_name": "Conv2D", "config": {"name": "conv"}}]}}]
+LAYERS += [
+    {"class_name": "Functional", "config": {"name": "inner", "layers": [{"class_name": "Conv2D", "config": {"name": "conv"}}]}}
+]
 MODEL = {"class_name": "Functional", "config": {"name": "m", "layers": LAYERS}}
 
 
@@ -206,7 +231,10 @@ def _model(root: Any) -> None:
 
 
 def keras_h5() -> Iterator[Seed]:
-    for given in (checkpoint("float32", "float16", "bool", "int64", names="layer{}/kernel"), network_file("xception", "keras.applications")):
+    for given in (
+        checkpoint("float32", "float16", "bool", "int64", names="layer{}/kernel"),
+        network_file("xception", "keras.applications"),
+    ):
         yield (parsing.hdf5_image(written("keras-h5", given)[0]),)
     yield _hdf5(_legacy)
     yield _hdf5(_legacy, libver="latest")
@@ -221,7 +249,7 @@ def _store(root: Any) -> None:
     root["layers/conv2d_1/vars/0"] = np.float64(2)
     half = root.create_dataset("layers/dense/vars/0", data=np.zeros(3, "V2"))
     half.attrs["dtype"] = "bfloat16"
-    root["layers/inner/layers/conv2d/vars/0"] = np.ones(2, np.int8)
+    root["layers/inner/layers/conv2d_9/vars/0"] = np.ones(2, np.int8)
     root["optimizer/vars/0"] = np.int64(7)
     root.attrs["xconvert"] = json.dumps(RECORD)
 
@@ -275,7 +303,11 @@ def tensorflow_objects() -> Iterator[Seed]:
     given = checkpoint("float32", "bfloat16", "int64", names="layer_{}/kernel")
     nodes = [children(one=1, two=2), children(k=3, optimizer=2), children(k=4), variable("a/k", "1"), variable("b/k", "2")]
     layers = [children(kernel=3, bias=4), children(gamma=5, moving_variance=6)]
-    counted = [children(**{f"layer_with_weights-{i}": 1 + i for i in range(2)}), *layers, *(variable("", str(i)) for i in range(4))]
+    counted = [
+        children(**{f"layer_with_weights-{i}": 1 + i for i in range(2)}),
+        *layers,
+        *(variable("", str(i)) for i in range(4)),
+    ]
     from xconvert.formats._bundle import files, write_bundle
 
     for text, keys in ((graph(*nodes), "12"), (graph(*counted), "0123")):

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -121,7 +120,7 @@ def used(checkpoint: Checkpoint, path: Path, deep: bool) -> str:
         key.encode()
         text.encode()
     total = 0
-    for name, tensor in checkpoint.tensors.items():
+    for tensor in checkpoint.tensors.values():
         try:
             array = tensor.read()
         except XconvertError as error:
@@ -189,7 +188,7 @@ def read_mapping(target: Target, folder: Path, parts: Parts, thorough: bool) -> 
 
 def read_dialects(target: Target, folder: Path, parts: Parts, thorough: bool) -> str:
     """What ``--mappings`` does with a folder's ``dialects.toml``."""
-    return str(len(getattr(mappings.dialects, '__wrapped__', mappings.dialects)(folder)))
+    return str(len(getattr(mappings.dialects, "__wrapped__", mappings.dialects)(folder)))
 
 
 def read_record(target: Target, folder: Path, parts: Parts, thorough: bool) -> str:

@@ -1,5 +1,5 @@
-"""The process in which inputs are tried: ``python -m tests.fuzz.worker JOB``, JOB a file of JSON. Whoever watches it sees how far it
-is, and the input that it is at, in a file that both have mapped: what is left when this process dies.
+"""The process in which inputs are tried: ``python -m tests.fuzz.worker JOB``, JOB a file of JSON. Whoever watches it sees how far
+it is, and the input that it is at, in a file that both have mapped: what is left when this process dies.
 """
 
 from __future__ import annotations
@@ -115,27 +115,21 @@ class Work:
 
 
 def mutate(work: Work) -> None:
-    """Seeds, and inputs that led to something new, with changes."""
+    """Seeds, and inputs that led to something new, with changes; now and then what hypothesis makes up."""
+    from tests.fuzz import generated
     from tests.fuzz.targets import contents
 
     rng = random.Random(f"{work.job['seed']} {work.target.name}")
     pool, seen = list[Any](), set[str]()
+    made_up = work.target.name in generated.STRATEGIES
     while not work.over():
+        if made_up and rng.random() < 1 / 2000:
+            generated.some(work.target.name, str(rng.random()), work.one, work.over)
         seed = work.target.make(rng, pool)
         told = work.one(contents(seed))
         if told not in seen and len(seen) < 5000 and sum(len(node.content()) for node in seed) < 50_000:
             seen.add(told)
             pool.append(seed)
-
-
-def hypothesis(work: Work) -> None:
-    """What hypothesis makes up."""
-    from tests.fuzz import generated
-
-    number = 0
-    while not work.over():
-        number += 1
-        generated.some(work.target.name, f"{work.job['seed']} {number}", work.one, work.over)
 
 
 def atheris(work: Work) -> None:
@@ -178,18 +172,22 @@ def atheris(work: Work) -> None:
 
 
 def short(work: Work) -> None:
-    """A few inputs of every one of the job's targets; tells what became of them."""
+    """A seed and a few inputs of every one of the job's targets; tells what became of them."""
+    from tests.fuzz import seeds
     from tests.fuzz.targets import contents
 
     for name in work.job["targets"]:
         work.turn(name)
-        rng, pool, before = random.Random(f"{work.job['seed']} {name}"), list[Any](), (work.progress.accepted, work.progress.refused)
+        known = name if hasattr(seeds, name.replace("-", "_")) else "npz"
+        kind = work.one(contents(seeds.seeds(known)[0])[: len(work.target.files)]).split()[0]
+        rng, pool = random.Random(f"{work.job['seed']} {name}"), list[Any]()
+        before = work.progress.accepted, work.progress.refused
         for _ in range(work.job["each"]):
             seed = work.target.make(rng, pool)
             if work.one(contents(seed)).startswith("accepted") and len(pool) < 30:
                 pool.append(seed)
         told = {"accepted": work.progress.accepted - before[0], "refused": work.progress.refused - before[1]}
-        work.findings.write(json.dumps({"target": name, **told}) + "\n")
+        work.findings.write(json.dumps({"target": name, "seed": kind, **told}) + "\n")
 
 
 def replay(work: Work) -> None:
@@ -234,9 +232,7 @@ def minimise(work: Work) -> None:
     work.findings.write(json.dumps({"input": base64.b64encode(packed(found)).decode()}) + "\n")
 
 
-ENGINES: dict[str, Callable[[Work], None]] = {
-    engine.__name__: engine for engine in (mutate, hypothesis, atheris, short, replay, minimise)
-}
+ENGINES: dict[str, Callable[[Work], None]] = {engine.__name__: engine for engine in (mutate, atheris, short, replay, minimise)}
 
 
 def main() -> None:
@@ -248,7 +244,6 @@ def main() -> None:
         import atheris as fuzzer
 
         with fuzzer.instrument_imports(include=["xconvert"]):
-            import xconvert.listing
             from xconvert.formats import formats
 
             formats()

@@ -65,6 +65,14 @@ def checked_name(path: Path, name: str) -> str:
     )
 
 
+def is_text(value: Any) -> bool:
+    """Whether ``value`` is text that a file can hold: JSON and pickles may have lone surrogates, UTF-8 has none."""
+    try:
+        return isinstance(value, str) and isinstance(value.encode(), bytes)
+    except UnicodeEncodeError:
+        return False
+
+
 def elements(shape: Sequence[int]) -> int:
     """How many numbers an array of ``shape`` holds."""
     return 0 if 0 in shape else math.prod(shape)

@@ -11,7 +11,7 @@ from typing import Any
 
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats import Choice
-from xconvert.formats._arrays import Order, checked_name, shown
+from xconvert.formats._arrays import Order, checked_name, is_text, shown
 from xconvert.formats._limits import Budget, check_count
 from xconvert.formats._pickle import Leaf, Opaque
 from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
@@ -96,7 +96,7 @@ def _metadata(chosen: Mapping[str, Any]) -> dict[str, str]:
 
 def _texts(entries: Any) -> dict[str, str]:
     pairs = entries.items() if isinstance(entries, dict) else ()
-    return {k: v for k, v in pairs if isinstance(k, str) and isinstance(v, str)}
+    return {k: v for k, v in pairs if is_text(k) and is_text(v)}
 
 
 @dataclass(frozen=True, slots=True)

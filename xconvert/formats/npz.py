@@ -29,6 +29,7 @@ from xconvert.formats._arrays import (
     damaged,
     dtype_named,
     elements,
+    is_text,
     shown,
     view,
 )
@@ -64,7 +65,7 @@ def _comment(comment: bytes) -> tuple[dict[str, str], dict[str, str]]:
         parts = record["metadata"], record["dtypes"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}, {}
-    metadata, dtypes = ({k: v for k, v in p.items() if isinstance(v, str)} if isinstance(p, dict) else {} for p in parts)
+    metadata, dtypes = ({k: v for k, v in p.items() if is_text(k) and is_text(v)} if isinstance(p, dict) else {} for p in parts)
     return metadata, dtypes
 
 

@@ -13,7 +13,18 @@ from typing import Any
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, no_choice
-from xconvert.formats._arrays import checked_name, checked_shape, contents, damaged, dtype_named, elements, shown, truncated, view
+from xconvert.formats._arrays import (
+    checked_name,
+    checked_shape,
+    contents,
+    damaged,
+    dtype_named,
+    elements,
+    is_text,
+    shown,
+    truncated,
+    view,
+)
 from xconvert.formats._limits import check_count
 from xconvert.formats._timm_config import stated_beside
 from xconvert.model import Checkpoint, Tensor
@@ -62,7 +73,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     choice.limits.budget(path, len(data)).parse(size, "its header")
     header, body = _header(path, data[8 : 8 + size]), memoryview(data)[8 + size :]
     metadata = header.pop(_METADATA, {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not isinstance(metadata, dict) or not all(is_text(text) for pair in metadata.items() for text in pair):
         raise damaged(path, "its metadata are not text")
     check_count(path, len(header))
     tensors, spans = dict[str, Tensor](), list[tuple[int, int]]()
