@@ -466,6 +466,7 @@ def test_keras_hub_says_how_it_pools(pooling: Any) -> None:
 
 # --- Hostile and damaged files ---
 
+
 @pytest.mark.parametrize("link", [h5py.SoftLink("/b"), h5py.ExternalLink("b.h5", "b")], ids=["soft", "external"])
 @pytest.mark.parametrize("at", ["model_weights", "model_weights/a", "model_weights/a/a", "model_weights/a/a/kernel"])
 def test_links_in_the_older_layout(tmp_path: Path, at: str, link: Any) -> None:

@@ -15,7 +15,10 @@ from tests.fuzz.campaign import Finding, Job
 from tests.fuzz.targets import TARGETS, contents
 from tests.fuzz.worker import packed, unpacked
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and watched as Linux does it")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and watched as Linux does it"),
+]
 INPUTS = 200
 
 

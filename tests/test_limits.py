@@ -91,6 +91,7 @@ CLAIMS: dict[str, tuple[str, Callable[[Path], bytes]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLAIMS)
 def test_no_claim_takes_more_memory_than_allowed(name: str, tmp_path: Path) -> None:
     """In a process that the kernel gives no more than that, and 32 MiB for the interpreter."""

@@ -64,6 +64,7 @@ def left(folder: Path) -> list[str]:
 # Every step and every disk.
 
 
+@pytest.mark.slow
 def test_a_kill_or_ctrl_c_before_any_step_of_publishing_leaves_the_old_output_or_the_new_one() -> None:
     rows = [line.split() for line in program("tests.steps", "safetensors", "tensorflow", "hub").splitlines()]
     assert [(row[0], int(row[1]) >= 10, row[2] == row[1], row[3]) for row in rows] == [
@@ -71,6 +72,7 @@ def test_a_kill_or_ctrl_c_before_any_step_of_publishing_leaves_the_old_output_or
     ]
 
 
+@pytest.mark.slow
 def test_a_few_kills_at_random_instants_of_a_conversion_into_each_format() -> None:
     *_, total, _ = program("tests.kills", "-n", "2", "--jobs", "1", "--seed", "5").splitlines()
     counts = dict(zip(COLUMNS, map(int, total.split()[1:]), strict=True))
@@ -97,6 +99,7 @@ def disturbed(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
 UNMOUNTED = pytest.mark.skipif(not MOUNTS, reason="no disk can be mounted in a namespace of its own here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["limited", *(pytest.param(fault, marks=UNMOUNTED) for fault in ("full", "read-only"))])
 def test_no_disk_takes_the_old_output(disturbed: list[list[Any]], fault: str) -> None:
     rows = [row for row in disturbed if row[1] == fault]
@@ -176,6 +179,7 @@ def test_a_signal_ends_it_and_leaves_nothing(
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_signals_at_many_moments(two: tuple[Path, Path], tmp_path: Path) -> None:
     arguments = over_an_old_one(two, two[1], tmp_path)
     old, new = tree(tmp_path), {}
@@ -228,6 +232,7 @@ def test_what_kills_the_child_is_told(slow: Path, number: int, code: int, messag
     assert ("--isolate" in done[2]) == (code == 2)
 
 
+@pytest.mark.slow
 def test_a_killed_child_leaves_no_temporary_folder_and_neither_does_a_killed_parent(
     two: tuple[Path, Path], slow: Path, tmp_path: Path
 ) -> None:
