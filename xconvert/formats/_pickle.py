@@ -23,7 +23,7 @@ from xconvert.formats._limits import USUAL, Budget
 
 __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
-MAX_OPCODES = 4_000_000  # a few seconds; the checkpoint of an Xception has 11 000
+MAX_OPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
 MAX_MARKS = 1_000
 MAX_LINE = 4_096
 MAX_LONG = 1_024
