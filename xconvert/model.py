@@ -22,12 +22,14 @@ class Tensor:
     """One array of a checkpoint, read when asked for.
 
     ``dtype`` is a NumPy dtype; bfloat16 and the 8-bit floats are those of ``ml_dtypes``. ``read`` returns an array of
-    exactly this shape and dtype in native byte order, possibly read-only and possibly not contiguous.
+    exactly this shape and dtype in native byte order, possibly read-only and possibly not contiguous. ``told``, only in a
+    checkpoint that is written: takes the tensor's bytes as they go into the file.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     read: Callable[[], Array]
+    told: Callable[[memoryview], None] | None = None
 
     @classmethod
     def of(cls, array: Array) -> Tensor:

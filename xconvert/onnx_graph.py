@@ -63,13 +63,13 @@ def model(
     sizes = {name: len(start) + _bytes(tensor) for name, tensor, start in described}
     after = network.interface()
     total = len(before) + len(after) + sum(len(head(5, size)) + size for size in sizes.values())
-    entries = b"".join(block(14, block(1, key) + block(2, text)) for key, text in (metadata or {}).items())
-    if total + len(entries) > LIMIT - 64:
+    if total + sum(len(key) + len(text) + 64 for key, text in (metadata or {}).items()) > LIMIT - 64:
         raise UsageError("a network of more than 2 GB does not fit into one `.onnx` file", hints=["write `.safetensors` instead"])
     yield number(1, IR_VERSION) + block(2, "xconvert") + head(7, total) + before
     for name, tensor, start in described:
         yield head(5, sizes[name]) + start
         yield contents(name, tensor)
+    entries = b"".join(block(14, block(1, key) + block(2, text)) for key, text in (metadata or {}).items())
     yield after + block(8, OPSETS) + entries
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats._limits import USUAL, Limits, check_count
+from xconvert.formats._maps import mapped
 from xconvert.model import Checkpoint
 from xconvert.plugins import discover
 
@@ -43,7 +44,8 @@ class Format:
     the checkpoint, its tensors as lazily as the format allows; ``path`` is that of the mapped file.
     It raises ``UnreadableError`` for a damaged or hostile file and ``AmbiguousError`` when a choice is needed.
     ``write(path, checkpoint)`` creates ``files(path)``, with the same bytes for the same input; None where the format is
-    only read. ``files``: what is written for a path, the one by which readers find the others last.
+    only read. It takes each tensor's bytes from ``_arrays.contents``, and looks at the metadata after that: the record in them
+    has the digest of what was taken. ``files``: what is written for a path, the one by which readers find the others last.
     ``publish(made, path)`` gives what was written for ``made``, in a folder beside it, the name ``path``, in one step: whoever
     looks before sees the checkpoint that was there, afterwards the new one.
     ``inside``: how the file to map is called in a folder that holds one checkpoint, as patterns of ``Path.glob``.
@@ -161,21 +163,6 @@ def of_layout(name: str) -> Format:
     if name not in layouts:
         raise UsageError(f"no layout is called `{name}`", facts=["layouts: " + ", ".join(layouts)])
     return layouts[name]
-
-
-def mapped(path: Path) -> mmap.mmap:
-    """The bytes of the file ``path``, read when touched; raises ``UnreadableError`` where there are none."""
-    try:
-        if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
-            raise UnreadableError(f"`{path}` is not a regular file", hints=["write it to a file first"])
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise UnreadableError(f"`{path}` does not exist") from None
-    except ValueError:  # mmap refuses an empty file
-        raise UnreadableError(f"`{path}` is empty", hints=["fetch or save it again"]) from None
-    except OSError as error:
-        raise UnreadableError(f"`{path}` cannot be opened: {error.strerror}") from None
 
 
 # Content that users hand over by mistake: (how it starts, what it is).

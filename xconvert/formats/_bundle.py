@@ -239,40 +239,45 @@ def take_metadata(path: Path, bundle: Bundle) -> dict[str, str]:
 
 
 def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], graph: bytes | None = None) -> None:
-    """Create the files of the prefix ``path``: ``tensors`` in the order of their names as bytes, one shard, ``metadata`` and
-    ``graph`` as texts among them. Raises ``UsageError`` for dtypes that TensorFlow does not have and for names that are taken.
+    """Create the files of the prefix ``path``: ``tensors`` in the order of their names as bytes, one shard, and after them
+    ``graph`` and ``metadata`` as texts. Raises ``UsageError`` for dtypes that TensorFlow does not have and for names that are
+    taken.
     """
-    texts = {name if name == RECORD else f"{RECORD}/{name}": text.encode() for name, text in metadata.items()}
+    texts = {name if name == RECORD else f"{RECORD}/{name}": name for name in metadata}
     for name, tensor in tensors.items():
         if tensor.dtype.name not in _CODES:
             raise UsageError(f"TensorFlow checkpoints cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
         if name in texts or name == GRAPH:
             raise UsageError(f"a tensor in a TensorFlow checkpoint cannot be called `{name}`")
-    if graph is not None:
-        texts[GRAPH] = graph
     data, index = files(path)
-    rows, at = [(b"", header(1))], 0
+    rows = {b"": header(1)}
     with data.open("wb") as file:
-        for name in sorted([*tensors, *texts], key=str.encode):
-            pieces, parts_of_crc, described = _encoded(name, tensors.get(name), texts.get(name, b""))
-            size = sum(map(len, pieces))
+
+        def add(name: str, described: bytes, pieces: Sequence[bytes | memoryview], summed: Sequence[bytes | memoryview]) -> None:
+            at, size = file.tell(), sum(map(len, pieces))
             for piece in pieces:
                 file.write(piece)
             place = (number(4, at) if at else b"") + (number(5, size) if size else b"")
-            rows.append((name.encode(), described + place + fixed32(6, checksum(parts_of_crc))))
-            at += size
-    index.write_bytes(table(rows))
+            rows[name.encode()] = described + place + fixed32(6, checksum(summed))
+
+        for name in sorted(tensors, key=str.encode):
+            tensor, content = tensors[name], [contents(name, tensors[name])]
+            add(name, number(1, _CODES[tensor.dtype.name]) + block(2, b"".join(_dims(tensor.shape))), content, content)
+        if graph is not None:
+            add(GRAPH, _TEXT_ENTRY, *_encoded(graph))
+        for name, key in sorted(texts.items()):
+            add(name, _TEXT_ENTRY, *_encoded(metadata[key].encode()))
+    index.write_bytes(table(sorted(rows.items())))
 
 
-def _encoded(name: str, tensor: Tensor | None, text: bytes) -> tuple[list[memoryview], list[memoryview], bytes]:
-    """(what is written, what its checksum is of, dtype and shape in its entry) of a tensor, or of a text."""
-    if tensor is not None:
-        content = [contents(name, tensor)]
-        return content, content, number(1, _CODES[tensor.dtype.name]) + block(2, b"".join(_dims(tensor.shape)))
+_TEXT_ENTRY = number(1, TEXT) + block(2, b"")  # dtype and shape in its entry
+
+
+def _encoded(text: bytes) -> tuple[list[bytes], list[bytes]]:
+    """What is written of a text, and what its checksum is of."""
     size = len(text).to_bytes(4, "little")  # 8 bytes from 4 GiB on
     crc = checksum([size]).to_bytes(4, "little")
-    pieces = [encoded(len(text)), crc, text]
-    return [memoryview(p) for p in pieces], [memoryview(p) for p in (size, crc, text)], number(1, TEXT) + block(2, b"")
+    return [encoded(len(text)), crc, text], [size, crc, text]
 
 
 def _dims(shape: tuple[int, ...]) -> Iterator[bytes]:

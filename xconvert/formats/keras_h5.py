@@ -18,7 +18,7 @@ from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._arrays import shown
 from xconvert.formats._hdf5 import Hdf5, is_hdf5, open_hdf5
-from xconvert.formats._hdf5_writing import create_hdf5, put_strings, put_tensor
+from xconvert.formats._hdf5_writing import create_hdf5
 from xconvert.formats._keras_config import Description, describe
 from xconvert.formats._keras_models import Weight, natural_order, stem, unwrap
 from xconvert.model import Checkpoint, Tensor
@@ -124,18 +124,20 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         if tensor.dtype.name == "bfloat16":
             raise UsageError("Keras cannot load bfloat16 weights from `.h5`", hints=["write `.weights.h5` instead"])
         layers.setdefault(layer, {})[weight] = tensor
-    with create_hdf5(path) as root:
-        put_strings(root, "layer_names", list(layers))
+    with create_hdf5(path) as file:
+        file.strings(file.root, "layer_names", list(layers))
         # Anything but an absent version, which means Keras 1, and a backend that flips no kernels.
-        root.attrs["backend"], root.attrs["keras_version"] = np.bytes_(b"tensorflow"), np.bytes_(b"3.0.0")
+        file.array(file.root, "backend", np.bytes_(b"tensorflow"))
+        file.array(file.root, "keras_version", np.bytes_(b"3.0.0"))
+        for layer, weights in layers.items():
+            group = file.group(file.root, layer)
+            file.strings(group, "weight_names", [f"{layer}/{weight}" for weight in weights])
+            inner = file.group(group, layer)
+            for weight, tensor in weights.items():
+                file.tensor(inner, weight, tensor)
         for name, text in checkpoint.metadata.items():
             if name not in _KERAS:
-                root.attrs[name] = text
-        for layer, weights in layers.items():
-            group = root.create_group(layer)
-            put_strings(group, "weight_names", [f"{layer}/{weight}" for weight in weights])
-            for weight, tensor in weights.items():
-                put_tensor(group, f"{layer}/{weight}", tensor)
+                file.text(file.root, name, text)
 
 
 FORMAT = Format("keras-h5", "HDF5 of Keras 1, 2 and 3", (".h5", ".hdf5"), matches, read, write, _DIALECTS)

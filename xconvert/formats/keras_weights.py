@@ -15,7 +15,7 @@ from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import shown
 from xconvert.formats._hdf5 import Hdf5, open_hdf5, root_names
-from xconvert.formats._hdf5_writing import create_hdf5, put_tensor
+from xconvert.formats._hdf5_writing import create_hdf5
 from xconvert.formats._keras_config import Description
 from xconvert.formats._keras_models import Weight, natural_order, unwrap
 from xconvert.formats._limits import Budget
@@ -90,14 +90,15 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         if not index.isdecimal() or "/" in layer or layer in {"", ".", "..", *_LISTS}:
             raise UsageError(f"`.weights.h5` files hold weights called `<class>_<n>/<i>`, not `{shown(name)}`")
         layers.setdefault(layer, {})[index] = tensor
-    with create_hdf5(path) as root:
-        root.create_group("vars")  # tf_keras looks for it
-        for name, text in checkpoint.metadata.items():
-            root.attrs[name] = text
+    with create_hdf5(path) as file:
+        file.group(file.root, "vars")  # tf_keras looks for it
+        parent = file.group(file.root, "layers")
         for layer, weights in layers.items():
-            group = root.create_group(f"layers/{layer}/vars")
+            group = file.group(file.group(parent, layer), "vars")
             for index, tensor in weights.items():
-                put_tensor(group, index, tensor)
+                file.tensor(group, index, tensor)
+        for name, text in checkpoint.metadata.items():
+            file.text(file.root, name, text)
 
 
 _DIALECTS = {"keras": "keras_weights", "keras_apart": "keras_apart_weights"}

@@ -111,11 +111,11 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """Create ``path``, readable by ``np.load``; raises ``UsageError`` for dtypes that are no numbers."""
     tensors = checkpoint.tensors
     dtypes = {name: tensor.dtype.name for name, tensor in tensors.items() if tensor.dtype.name in EXTENDED}
-    record = {"metadata": dict(checkpoint.metadata), "dtypes": dtypes}
     with path.open("wb") as file:
         archive = ZipWriter(file)
         for name, tensor in tensors.items():
             archive.add(f"{name}.npy", _npy_header(name, tensor), contents(name, tensor))
+        record = {"metadata": dict(checkpoint.metadata), "dtypes": dtypes}
         archive.close(json.dumps(record, separators=(",", ":")).encode() if any(record.values()) else b"")
 
 

@@ -146,15 +146,23 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     for name in placed:
         size = elements(tensors[name].shape) * tensors[name].dtype.itemsize
         offsets[name], at = [at, at + size], at + size
-    header: dict[str, Any] = {_METADATA: {"format": _FRAMEWORKS.get(checkpoint.dialect, "pt"), **checkpoint.metadata}}
-    for name, tensor in tensors.items():
-        header[name] = {"dtype": _CODES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": offsets[name]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    entries = {
+        name: {"dtype": _CODES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": offsets[name]}
+        for name, tensor in tensors.items()
+    }
+
+    def head() -> bytes:
+        told = {"format": _FRAMEWORKS.get(checkpoint.dialect, "pt"), **checkpoint.metadata}
+        text = json.dumps({_METADATA: told, **entries}, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(head())
         for name in placed:
             file.write(contents(name, tensors[name]))
+        file.seek(0)
+        file.write(head())  # of the same length; now the digest of what was written is known
 
 
 FORMAT = Format("safetensors", "safetensors", (".safetensors",), matches, read, write)

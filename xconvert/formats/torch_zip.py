@@ -64,13 +64,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     The checkpoint's metadata travel in the state dict's ``_metadata``, which PyTorch keeps through loading and saving. Raises
     ``UsageError`` for dtypes that PyTorch does not have.
     """
-    pickled = _pickle(checkpoint.tensors, checkpoint.metadata)
+    described = _described(checkpoint.tensors)
     with path.open("wb") as file:
         archive = ZipWriter(file)
-        archive.add("archive/data.pkl", pickled)
-        archive.add("archive/byteorder", b"little")
         for number, (name, tensor) in enumerate(checkpoint.tensors.items()):
             archive.add(f"archive/data/{number}", contents(name, tensor))
+        archive.add("archive/data.pkl", described, _metadata(checkpoint.metadata))  # PyTorch finds members by name
+        archive.add("archive/byteorder", b"little")
         archive.add("archive/version", b"3\n")
         archive.close()
 
@@ -80,15 +80,19 @@ _CLASSES = {dtype: name for name, dtype in STORAGES.items() if "Untyped" not in 
 _LATER = {dtype: name for name, dtype in LATER_DTYPES.items()}
 
 
-def _pickle(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A protocol-2 pickle of OrderedDict(tensors) with the attribute ``_metadata``."""
-    out = bytearray(b"\x80\x02" + _ORDERED_DICT + b"(")
-    for number, (name, tensor) in enumerate(tensors.items()):
-        out += _text(name) + _tensor(str(number), name, tensor)
-    # load_state_dict compares `version`, a number, and ignores what else there is.
+def _described(tensors: Mapping[str, Tensor]) -> bytes:
+    """A protocol-2 pickle of OrderedDict(tensors), up to its attributes."""
+    entries = b"".join(_text(name) + _tensor(str(number), name, tensor) for number, (name, tensor) in enumerate(tensors.items()))
+    return b"\x80\x02" + _ORDERED_DICT + b"(" + entries + b"u"
+
+
+def _metadata(metadata: Mapping[str, str]) -> bytes:
+    """The rest of it: the attribute ``_metadata``. ``load_state_dict`` compares ``version``, a number, and ignores what else there
+    is.
+    """
     entries = b"".join(_text(k) + _text(v) for k, v in metadata.items() if k != "version")
-    out += b"u}" + _text("_metadata") + _ORDERED_DICT + _text("") + b"}(" + _text("version") + _whole(1) + entries + b"uss"
-    return bytes(out + b"b.")  # BUILD, STOP
+    versioned = b"}(" + _text("version") + _whole(1) + entries + b"u"
+    return b"}" + _text("_metadata") + _ORDERED_DICT + _text("") + versioned + b"ssb."  # SETITEM twice, BUILD, STOP
 
 
 def _tensor(key: str, name: str, tensor: Tensor) -> bytes:
