@@ -12,6 +12,7 @@ import io
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from types import ModuleType
@@ -58,7 +59,8 @@ def root_names(data: mmap.mmap) -> frozenset[str]:
 class Hdf5:
     """An open file; ``root`` is its root group. Every method raises ``UnreadableError`` for what is damaged or refused.
 
-    Groups are ``h5py.Group`` and must not be used after ``open_hdf5`` has ended; tensors may.
+    Groups are ``h5py.h5g.GroupID`` and must not be used after ``open_hdf5`` has ended; tensors may. h5py's own groups and
+    datasets take four times as long.
     """
 
     def __init__(self, path: Path, buffer: memoryview, root: Any, budget: Budget) -> None:
@@ -69,12 +71,12 @@ class Hdf5:
         """The names in ``group``, checked, in the file's order."""
         with _libhdf5(self._path):
             names = list(group)
-        return [self._checked(name) for name in names]
+        return [self._checked(_decoded(name)) for name in names]
 
     def group(self, parent: Any, name: str) -> Any:
         """The group ``name``, which may be a path of several names, below ``parent``."""
         found = self._get(parent, name)
-        if not isinstance(found, self._h5py.Group):
+        if not isinstance(found, self._h5py.h5g.GroupID):
             raise self._damaged(f"`{shown(name)}` is not a group")
         return found
 
@@ -83,29 +85,31 @@ class Hdf5:
         groups, datasets = {}, []
         for name in self.members(parent):
             found = self._get(parent, name)
-            if isinstance(found, self._h5py.Group):
+            if isinstance(found, self._h5py.h5g.GroupID):
                 self._once(found, name)
                 groups[name] = found
             else:
                 datasets.append(name)
         return groups, datasets
 
-    def attributes(self, group: Any) -> list[str]:
-        """The names of the attributes of ``group``."""
+    def attributes(self, node: Any) -> list[str]:
+        """The names of the attributes of a group or dataset."""
         with _libhdf5(self._path):
-            return [str(name) for name in group.attrs]
+            h5a = self._h5py.h5a
+            return [_decoded(h5a.open(node, index=i).name) for i in range(h5a.get_num_attrs(node))]
 
     def texts(self, node: Any) -> dict[str, str]:
         """Those attributes of a group or dataset that are single strings, bytes or not."""
         with _libhdf5(self._path):
-            values = {name: self._attribute(node, name) for name in node.attrs}
+            values = {name: self._attribute(node, name) for name in self.attributes(node)}
         return {name: _text(value) for name, value in values.items() if isinstance(value, (str, bytes))}
 
     def strings(self, group: Any, name: str) -> list[str] | None:
         """The attribute ``name``, a list of strings, joined from ``name0``, ``name1`` … where it was split; None without it."""
         with _libhdf5(self._path):
+            there = partial(self._h5py.h5a.exists, group)
             split = (f"{name}{number}" for number in count())
-            parts = [name] if name in group.attrs else list(takewhile(group.attrs.__contains__, split))
+            parts = [name] if there(name.encode()) else list(takewhile(lambda part: there(part.encode()), split))
             # Keras stores an empty list as an array of no float64: np.asarray([]).
             values = [value for part in parts for value in np.asarray(self._attribute(group, part)).reshape(-1)]
         if not all(isinstance(value, (str, bytes)) for value in values):
@@ -115,84 +119,95 @@ class Hdf5:
     def tensor(self, parent: Any, name: str) -> Tensor:
         """The dataset ``name``, which may be a path, below ``parent``; opaque pairs of bytes are bfloat16."""
         dataset = self._get(parent, name)
-        if not isinstance(dataset, self._h5py.Dataset):
+        if not isinstance(dataset, self._h5py.h5d.DatasetID):
             raise self._damaged(f"`{shown(name)}` is not a dataset")
         self._once(dataset, name)
         with _libhdf5(self._path):
-            where, shape, external = str(dataset.name), dataset.shape, dataset.external or dataset.is_virtual
+            where = _decoded(self._h5py.h5i.get_name(dataset) or name.encode())
+            space, properties = dataset.get_space(), dataset.get_create_plist()
+            shape = space.shape if space.get_simple_extent_type() != self._h5py.h5s.NULL else None
+            external = properties.get_external_count() or properties.get_layout() == self._h5py.h5d.VIRTUAL
         if external:
             raise self._refused(where, "keeps its numbers in other places or files")
         stored = self._stored_dtype(dataset, where)
         shape = checked_shape(self._path, where, shape)
         dtype = dtype_named("bfloat16" if stored == BFLOAT16 else stored.name)
-        offset = self._offset(dataset, where, elements(shape) * dtype.itemsize)
+        offset = self._offset(dataset, properties, where, elements(shape) * dtype.itemsize)
         if offset is not None:
             return view(self._buffer, dtype, shape, order=">" if stored.str[0] == ">" else "<", offset=offset)
         self.budget.take(
             elements(shape) * dtype.itemsize, f"`{shown(where)}` would expand to {told(elements(shape) * dtype.itemsize)}"
         )
-        return self._apart(dataset, where, shape, stored, dtype)
+        return self._apart(dataset, properties, where, shape, stored, dtype)
 
     def _attribute(self, node: Any, name: str) -> Any:
         """The attribute ``name`` if it has strings, an empty list if it has no elements, None otherwise.
 
         Only strings are read: on types that make no sense the library crashes.
         """
-        stored = node.attrs.get_id(name)
-        if stored.shape is not None and 0 in stored.shape:
+        stored = self._h5py.h5a.open(node, name.encode(errors="surrogateescape"))
+        space = stored.get_space()
+        shape = space.shape if space.get_simple_extent_type() != self._h5py.h5s.NULL else None
+        if shape is not None and 0 in shape:
             return []
         kind = stored.get_type()
         if not isinstance(kind, self._h5py.h5t.TypeStringID):
             return None
-        count = elements(stored.shape or ())
+        count = elements(shape or ())
         if kind.is_variable_str():
-            return self._referred(node, name, count, stored.shape)
+            return self._referred(node, name, count, shape)
         size = count * kind.get_size()
-        self.budget.take(size, f"the attribute `{shown(str(name))}` says that it holds {told(size)} of text")
-        return node.attrs[name]
+        self.budget.take(size, f"the attribute `{shown(name)}` says that it holds {told(size)} of text")
+        if shape is None:
+            return None
+        values = np.empty(shape, f"S{kind.get_size()}")
+        stored.read(values)
+        return values if shape else bytes(values[()])
 
     def _referred(self, node: Any, name: str, count: int, shape: tuple[int, ...] | None) -> Any:
         """The ``count`` texts of variable length in the attribute ``name``, read without the library."""
         header = self._header(node)
-        said = lengths(self._buffer, *header, str(name).encode(errors="surrogateescape"), count) if header else None
+        said = lengths(self._buffer, *header, name.encode(errors="surrogateescape"), count) if header else None
         if said is None or header is None:
-            raise self._refused(str(name), "is an attribute stored in a form that Keras does not use")
-        self.budget.take(sum(said), f"the attribute `{shown(str(name))}` says that it holds {told(sum(said))} of text")
-        found = texts(self._buffer, *header, str(name).encode(errors="surrogateescape"), count)
+            raise self._refused(name, "is an attribute stored in a form that Keras does not use")
+        self.budget.take(sum(said), f"the attribute `{shown(name)}` says that it holds {told(sum(said))} of text")
+        found = texts(self._buffer, *header, name.encode(errors="surrogateescape"), count)
         if found is None:
-            raise self._damaged(f"the attribute `{shown(str(name))}` refers to text that is not there")
+            raise self._damaged(f"the attribute `{shown(name)}` refers to text that is not there")
         return found if shape else found[0]
 
     def _header(self, node: Any) -> tuple[int, int] | None:
         """What addresses are counted from, and that of the header of ``node``; None where they do not have 8 bytes, as ever."""
-        properties = node.file.id.get_create_plist()
-        address = self._h5py.h5o.get_info(node.id).addr
+        properties = self._h5py.h5i.get_file_id(node).get_create_plist()
+        address = self._h5py.h5o.get_info(node).addr
         return (properties.get_userblock(), address) if properties.get_sizes() == (8, 8) else None
 
     def _get(self, parent: Any, name: str) -> Any:
         """The object at the path ``name`` below ``parent``, through hard links only."""
         h5py, found = self._h5py, parent
         for part in name.split("/"):
+            key = self._checked(part).encode()
             with _libhdf5(self._path):
-                link = found.get(self._checked(part), getclass=True, getlink=True) if isinstance(found, h5py.Group) else None
-                if link is h5py.HardLink:
-                    found = found[part]
+                there = isinstance(found, h5py.h5g.GroupID) and found.links.exists(key)
+                link = found.links.get_info(key).type if there else None
+                if link == h5py.h5l.TYPE_HARD:
+                    found = h5py.h5o.open(found, key)
             if link is None:
                 raise self._damaged(f"`{shown(name)}` is missing")
-            if link is not h5py.HardLink:
-                kind = "a soft link" if link is h5py.SoftLink else "an external link"
+            if link != h5py.h5l.TYPE_HARD:
+                kind = "a soft link" if link == h5py.h5l.TYPE_SOFT else "an external link"
                 raise self._refused(name, f"is {kind}", "checkpoints have no use for links; they can lead to other files")
         return found
 
     def _checked(self, name: Any) -> str:
         if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_NAME:
             return name
-        raise self._damaged(f"`{shown(str(name))}` is not a name")
+        raise self._damaged(f"`{shown(name)}` is not a name")
 
     def _once(self, found: Any, name: str) -> None:
         """Refuse an object that was reached before: through a second link a group may contain itself."""
         with _libhdf5(self._path):
-            address = self._h5py.h5o.get_info(found.id).addr
+            address = self._h5py.h5o.get_info(found).addr
         if len(self._reached) > 2 * MAX_TENSORS:
             raise UnreadableError(f"`{self._path}` is no checkpoint: it has more than {2 * MAX_TENSORS} groups and datasets")
         if address in self._reached:
@@ -203,7 +218,7 @@ class Hdf5:
         """The dtype in the file, with its byte order; only plain numbers, whose bytes need no conversion by the library."""
         h5t = self._h5py.h5t
         with _libhdf5(self._path):
-            stored = dataset.id.get_type()
+            stored = dataset.get_type()
             try:
                 dtype: np.dtype[Any] = stored.dtype
                 plain = bool(stored.equal(h5t.py_create(dtype, logical=True)))
@@ -215,15 +230,15 @@ class Hdf5:
             return dtype
         raise self._refused(where, "does not hold plain numbers")
 
-    def _offset(self, dataset: Any, where: str, size: int) -> int | None:
+    def _offset(self, dataset: Any, properties: Any, where: str, size: int) -> int | None:
         """Where the ``size`` bytes of a dataset start in the file; None for one that is in chunks, or in its own header."""
         h5d = self._h5py.h5d
         with _libhdf5(self._path):
-            properties = dataset.id.get_create_plist()
-            layout, stored, offset = properties.get_layout(), dataset.id.get_storage_size(), dataset.id.get_offset()
-            filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-            chunk = elements(dataset.chunks or ()) * dataset.dtype.itemsize
+            layout, stored, offset = properties.get_layout(), dataset.get_storage_size(), dataset.get_offset()
         if layout == h5d.CHUNKED:
+            with _libhdf5(self._path):
+                filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+                chunk = elements(properties.get_chunk()) * dataset.dtype.itemsize
             if not filters <= FILTERS:
                 raise self._refused(where, f"is compressed by filter {min(filters - FILTERS)}")
             if max(size, chunk) > max(_INFLATED, 1000 * stored):
@@ -237,16 +252,18 @@ class Hdf5:
             raise self._damaged(f"`{shown(where)}` lies outside the file")
         return int(offset)
 
-    def _apart(self, dataset: Any, where: str, shape: tuple[int, ...], stored: np.dtype[Any], dtype: np.dtype[Any]) -> Tensor:
+    def _apart(
+        self, dataset: Any, properties: Any, where: str, shape: tuple[int, ...], stored: np.dtype[Any], dtype: np.dtype[Any]
+    ) -> Tensor:
         """The tensor of a dataset that is in chunks, or in its own header."""
         with _libhdf5(self._path):
             header = self._header(dataset)
-            properties = dataset.id.get_create_plist()
+            chunks = properties.get_chunk() if properties.get_layout() == self._h5py.h5d.CHUNKED else None
             filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
         message = layout(self._buffer, *header) if header else None
         if header is None or message is None or len(message) < 12:
             raise self._refused(where, "is stored in a form that Keras does not use")
-        if dataset.chunks is None:
+        if chunks is None:
             content = compact(message, elements(shape) * dtype.itemsize)
             if content is None:
                 raise self._damaged(f"`{shown(where)}` does not have the size of its shape")
@@ -255,7 +272,7 @@ class Hdf5:
         if tree is None:
             raise self._refused(where, "is stored in chunks, in a form that Keras does not use")
         kinds = [(number, values[0] if values else 1) for number, _, values, _ in filters]
-        chunked = Chunked(self._buffer, header[0], tree, shape, dataset.chunks, stored, kinds)
+        chunked = Chunked(self._buffer, header[0], tree, shape, chunks, stored, kinds)
 
         def read() -> Array:
             try:
@@ -286,7 +303,7 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget) -> Iterator[Hdf5]:
     with _libhdf5(path):
         root = h5py.File(_Buffer(buffer), "r")
     try:
-        yield Hdf5(path, buffer, root, budget)
+        yield Hdf5(path, buffer, h5py.h5g.open(root.id, b"/"), budget)
     finally:
         root.close()
 
@@ -295,6 +312,10 @@ def _text(value: str | bytes) -> str:
     """``value`` as text with a replacement character for what is not UTF-8, which h5py puts into strings as lone surrogates."""
     raw = value if isinstance(value, bytes) else value.encode(errors="surrogateescape")
     return raw.decode(errors="replace")
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
 
 
 def h5py_for(path: Path) -> ModuleType:
