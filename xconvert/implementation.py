@@ -8,13 +8,12 @@ that table inverted, nothing is ever run backwards. Dialects say what a framewor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 from xconvert.errors import UsageError
-from xconvert.model import Depth, Family
+from xconvert.model import Depth, Family, Layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,51 +157,59 @@ def _number(match: re.Match[str], values: Mapping[str, int]) -> str:
     return str(int(factor or 1) * values[name] + added + int(offset or 0))
 
 
-@cache
-def _compiled(ours: str, constants: tuple[tuple[str, int], ...]) -> re.Pattern[str]:
-    values = dict(constants)
-    pattern, end = "", 0
-    for match in PLACEHOLDER.finditer(ours):
-        pattern += re.escape(ours[end : match.start()])
-        pattern += _number(match, values) if match[2] in values else f"(?P<{match[2]}>\\d+)"
-        end = match.end()
-    return re.compile(pattern + re.escape(ours[end:]))
+_NUMBER = re.compile(r"\d+")
 
 
-def expand(implementation: Implementation, depth: Depth, head: bool) -> dict[str, tuple[str, ...]]:
-    """Our name of every layer with parameters → the names they may give it, for a network of this depth.
+def _numbers(name: str) -> tuple[str, tuple[str, ...]]:
+    """``name`` without its numbers, and these: what differs in the first part can never be the same."""
+    return _NUMBER.sub("#", name), tuple(_NUMBER.findall(name))
+
+
+def _by_shape(rules: Sequence[Rule], constants: Mapping[str, int]) -> dict[str, list[tuple[tuple[str, ...], Rule]]]:
+    """The rules by their left sides without numbers, each with the numbers or placeholders, such as ``{i}``, in their places."""
+    found: dict[str, list[tuple[tuple[str, ...], Rule]]] = {}
+    for rule in rules:
+        ours = PLACEHOLDER.sub(lambda m: _number(m, constants) if m[2] in constants else m[0], rule.ours)
+        parts = tuple(_PART.findall(ours))
+        found.setdefault(_PART.sub("#", ours), []).append((parts, rule))
+    return found
+
+
+_PART = re.compile(r"\{[a-z]+\}|\d+")
+
+
+def expand(
+    implementation: Implementation, depth: Depth, layers: Iterable[Layer]
+) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
+    """Our name of every one of ``layers`` with parameters, of a network of this depth → the names they may give it; and the rules
+    that gave any.
 
     A name that starts with ``#`` is a position: the next layer in the file whose automatic name has that stem.
     """
-    table, _ = _expand(implementation, depth, head)
-    return table
-
-
-def _expand(implementation: Implementation, depth: Depth, head: bool) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
-    constants = implementation.family.constants(depth)
     if implementation.own:
-        layers = implementation.family.build(depth, head, implementation.attributes)
         return {layer.name: (layer.name,) for layer in layers if layer.parameters}, set()
+    constants = implementation.family.constants(depth)
+    rules = _by_shape(implementation.rules, constants)
     table: dict[str, tuple[str, ...]] = {}
     used: set[Rule] = set()
-    for layer in implementation.family.build(depth, head, implementation.attributes):
-        if not layer.parameters:
-            continue
-        for rule in implementation.rules:
-            if match := _compiled(rule.ours, tuple(constants.items())).fullmatch(layer.name):
-                values = {**constants, **{k: int(v) for k, v in match.groupdict().items()}}
+    for layer in layers:
+        shape, numbers = _numbers(layer.name)
+        for parts, rule in rules.get(shape, ()) if layer.parameters else ():
+            pairs = list(zip(parts, numbers, strict=True))
+            if all(part[0] == "{" or part == number for part, number in pairs):
+                values = {**constants, **{part[1:-1]: int(number) for part, number in pairs if part[0] == "{"}}
                 table[layer.name] = tuple(PLACEHOLDER.sub(lambda m: _number(m, values), name) for name in rule.theirs)  # noqa: B023
                 used.add(rule)
                 break
     return table, used
 
 
-def positions(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> dict[str, tuple[str, ...]]:
-    """``expand``, with every layer by its position where the dialect knows no names."""
-    table = expand(implementation, depth, head)
+def positions(
+    implementation: Implementation, dialect: Dialect, depth: Depth, layers: Sequence[Layer]
+) -> dict[str, tuple[str, ...]]:
+    """The names of ``expand``, with every layer by its position where the dialect knows no names."""
     if not dialect.positional:
-        return table
-    layers = implementation.family.build(depth, head, implementation.attributes)
+        return expand(implementation, depth, layers)[0]
     return {layer.name: ("#" + dialect.numbered[layer.op],) for layer in layers if layer.parameters}
 
 
@@ -217,7 +224,7 @@ def written_names(implementation: Implementation, dialect: Dialect, depth: Depth
     operation = {layer.name: layer.op for layer in layers}
     count: dict[tuple[str, str], int] = {}
     names = {}
-    for ours, (theirs, *_) in positions(implementation, dialect, depth, head).items():
+    for ours, (theirs, *_) in positions(implementation, dialect, depth, layers).items():
         if theirs.startswith("#"):
             place = (theirs, dialect.slot(operation[ours]))
             names[ours] = numbered(theirs[1:], count.get(place, 0))
@@ -230,8 +237,8 @@ def written_names(implementation: Implementation, dialect: Dialect, depth: Depth
 def problems(implementation: Implementation, dialect: Dialect) -> list[str]:
     """What is wrong with the rules of a mapping: layers without a line, lines without a layer, names used twice."""
     family, depth = implementation.family, implementation.family.depths[0]
-    table, used = _expand(implementation, depth, True)
     layers = {layer.name: layer for layer in family.build(depth, True, implementation.attributes) if layer.parameters}
+    table, used = expand(implementation, depth, layers.values())
     found = [f"layer `{name}` has no line" for name in layers if name not in table]
     found += [f"line `{rule.ours}` serves no layer" for rule in implementation.rules if rule not in used]
     owners: dict[str, str] = {}

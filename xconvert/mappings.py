@@ -5,6 +5,7 @@ all problems at once.
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -238,6 +239,8 @@ def _placeholder_problems(implementation: Implementation) -> Iterator[str]:
         bound = {m[2] for m in free if not (m[1] or m[3] or m[4])} | constants.keys()
         if len({m[2] for m in free}) < len(free):
             yield f"`{rule.ours}`: a placeholder stands there twice"
+        if re.search(r"\d\{|\}\{|\}\d", rule.ours):
+            yield f"`{rule.ours}`: a placeholder stands beside digits, so nobody knows which of them are its own"
         for text in (rule.ours, *rule.theirs):
             if "{" in PLACEHOLDER.sub("", text) or "}" in PLACEHOLDER.sub("", text):
                 yield f"`{text}`: a placeholder is {{i}}, {{i+1}}, {{3*i-2}}, {{i+{next(iter(constants))}-1}}, and nothing else"

@@ -52,6 +52,7 @@ class Match:
 
 
 AS_ASKED = "as asked"  # the reason for leaving out what the user named
+_NUMBER = re.compile(r"\d+")
 AUTOMATIC = re.compile(r"_\d+$")  # what automatic numbering adds to the stem
 
 
@@ -73,7 +74,8 @@ def identify(
     """
     searched = [i for i in library.implementations if wanted in (None, i.name, i.dialect)] or library.named(str(wanted))
     pairs = [(i, d) for i in searched for d in library.spoken(i)]
-    promising = [pair for pair in pairs if _promising(checkpoint, *pair)]
+    shapes = _shapes(checkpoint)
+    promising = [pair for pair in pairs if _promising(shapes, *pair)]
     exact, tried = _search(checkpoint, promising, ignore)
     if not exact:
         closest = tried or _search(checkpoint, pairs, ignore)[1]
@@ -91,20 +93,29 @@ def identify(
     return first, tuple(m for m in others if _function(m) == _function(first))
 
 
-def _promising(checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect) -> bool:
-    """Whether the file has the name that the network's first weight must have, with whatever numbers and behind whatever
-    prefix: this rules out nearly all pairs at once.
+def _shapes(checkpoint: Checkpoint) -> frozenset[str]:
+    """The names of the tensors without their numbers."""
+    return frozenset(_NUMBER.sub("#", name) for name in checkpoint.tensors)
+
+
+def _promising(shapes: Iterable[str], implementation: Implementation, dialect: Dialect) -> bool:
+    """Whether the file has the names that the network's first weight and its first batch norm must have, with whatever numbers
+    and behind whatever prefix: this rules out nearly all pairs at once.
     """
     family = implementation.family
-    first = family.build(family.depths[0], False, implementation.attributes)[0]
-    names = positions(implementation, dialect, family.depths[0], False)[first.name]
-    spelling = dialect.spellings[first.op]["weight"][0]
+    layers = family.build(family.depths[0], False, implementation.attributes)
+    norm = next(layer for layer in layers if layer.op == "batch_norm")
+    chosen = {layer.name: (layer, parameter) for layer, parameter in ((layers[0], "weight"), (norm, "variance"))}
+    names = positions(implementation, dialect, family.depths[0], [layer for layer, _ in chosen.values()])
+    return all(_there(shapes, names[name], dialect, dialect.spellings[layer.op][p][0]) for name, (layer, p) in chosen.items())
+
+
+def _there(shapes: Iterable[str], names: Sequence[str], dialect: Dialect, spelling: str) -> bool:
     if any(name.startswith("#") for name in names):  # automatic names: the spelling alone must do
-        spelled = re.escape(spelling).replace(r"\{layer\}", ".*")
+        ends = [_NUMBER.sub("#", spelling.replace("{layer}", ""))]
     else:
-        spelled = "|".join(re.sub(r"\d+", r"\\d+", re.escape(dialect.tensor(name, spelling))) for name in names)
-    pattern = re.compile(f".*(?:{spelled})", re.DOTALL)
-    return any(pattern.fullmatch(name) for name in checkpoint.tensors)
+        ends = [_NUMBER.sub("#", dialect.tensor(name, spelling)) for name in names]
+    return any(shape.endswith(end) for shape in shapes for end in ends)
 
 
 def _search(
@@ -115,12 +126,12 @@ def _search(
     def tried(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
         return attempt(checkpoint, implementation.at(depth), dialect, depth, head, ignore)
 
-    found = [
-        (tried(i, d, depth, head), i)
-        for i, d in pairs
-        for depth in dict.fromkeys([i.family.depths[0], *(published.depth for published in i.published)])
-        for head in (True, False)
-    ]
+    found = []
+    for i, d in pairs:
+        for depth in dict.fromkeys([i.family.depths[0], *(published.depth for published in i.published)]):
+            found.append((tried(i, d, depth, True), i))
+            if not found[-1][0].exact:  # else the classifier alone would have no place
+                found.append((tried(i, d, depth, False), i))
     if not any(match.exact for match, _ in found):
         by_distance = sorted(found, key=lambda pair: pair[0].distance)
         near: dict[Any, tuple[Match, Implementation]] = {}
@@ -173,7 +184,7 @@ def attempt(
     tensors, more = _ignore(tensors, dialect, ignore)
     ignored = {told: ignored.get(told, 0) + more.get(told, 0) for told in {**ignored, **more}}
     layers = implementation.family.build(depth, head, implementation.attributes)
-    table = positions(implementation, dialect, depth, head)
+    table = positions(implementation, dialect, depth, layers)
     names = resolve([layer for layer in layers if layer.parameters], table, dialect, tensors)
     bound, missing, misshapen = {}, [], []
     for layer in layers:

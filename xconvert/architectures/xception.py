@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from xconvert.architectures._norms import Norms
+from xconvert.architectures._once import once
 from xconvert.model import Depth, Family, Layer
 
 PUBLISHED = Depth(3, 8)  # figure 5: "repeated eight times"
@@ -92,6 +93,6 @@ FAMILY = Family(
     differs="pools, and normalises behind pointwise convolutions alone",
     attributes={"bn_epsilon": 1e-3, "pool_padding": "same_upper", "bn_momentum": 0.99},  # Keras' own defaults for both numbers
     depths=(PUBLISHED, *(Depth(3, n) for n in range(0, 65) if n != PUBLISHED.middle)),
-    build=build,
+    build=once(build),
     constants=lambda depth: {"last": depth.middle + 6},
 )

@@ -24,6 +24,7 @@ from xconvert.architectures._flows import (
     middle_flow,
 )
 from xconvert.architectures._norms import Norms
+from xconvert.architectures._once import once
 from xconvert.model import Depth, Family, Layer
 
 
@@ -91,6 +92,6 @@ FAMILY = Family(
     # epsilon and momentum: xception_arg_scope, batch_norm_epsilon and batch_norm_decay
     attributes={"bn_epsilon": 1e-3, "exit_dilation": 1, "head_scale": 1.0, "bn_momentum": 0.9997},
     depths=depths(XCEPTION_41, XCEPTION_65, XCEPTION_71),
-    build=build,
+    build=once(build),
     constants=constants,
 )

@@ -23,6 +23,7 @@ from xconvert.architectures._flows import (
     middle_flow,
 )
 from xconvert.architectures._norms import Norms
+from xconvert.architectures._once import once
 from xconvert.model import Depth, Family, Layer
 
 
@@ -90,6 +91,6 @@ FAMILY = Family(
     differs="convolves pointwise before depthwise, and normalises behind each",
     attributes={"bn_epsilon": 1e-5, "bn_momentum": 0.9},  # paddle.nn.BatchNorm's defaults
     depths=depths(XCEPTION_41, XCEPTION_65, XCEPTION_71),
-    build=build,
+    build=once(build),
     constants=constants,
 )

@@ -19,6 +19,7 @@ from xconvert.architectures._flows import (
     middle_flow,
 )
 from xconvert.architectures._norms import Norms
+from xconvert.architectures._once import once
 from xconvert.model import Depth, Family, Layer
 
 
@@ -79,6 +80,6 @@ FAMILY = Family(
     differs="normalises and activates before its convolutions",
     attributes={"bn_epsilon": 1e-3, "bn_momentum": 0.9},  # momentum: torch.nn.BatchNorm2d's default, 0.1 in its words
     depths=depths(XCEPTION_41, XCEPTION_65),
-    build=build,
+    build=once(build),
     constants=constants,
 )
