@@ -9,8 +9,8 @@ from xconvert.backends import builder
 from xconvert.loading import load
 from xconvert.mappings import library
 from xconvert.model import Model
+from xconvert.naming import native_names
 from xconvert.provenance import record_of
-from xconvert.verification import native_names
 
 
 def build(checkpoint: str | Path | Model, framework: str, **options: Any) -> Any:

@@ -7,23 +7,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from xconvert import formats, provenance
 from xconvert.backends import find
-from xconvert.diagnosis import diagnose
-from xconvert.effects import first_parting, measure, refusal
 from xconvert.errors import UsageError, VerificationError, XconvertError
 from xconvert.implementation import Dialect, Implementation, Library, written_names
 from xconvert.loading import interpret, load, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
+from xconvert.naming import describe, named, native_names
 from xconvert.outputs import check_output, published
-from xconvert.parity import compare_networks, numpy_run
 from xconvert.probe import NATIVE, SIZES
 from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile, with_background, without_background
-from xconvert.report import Check, Report
-from xconvert.verification import check_written, describe, named, native_names, run_by
+from xconvert.report import Check, Diagnosis, Report
+
+if TYPE_CHECKING:
+    from xconvert.parity import Parity
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ def convert(
     intended, changes = reconcile(model, target.wanted, accept)
     plan = Plan(model, intended, changes, target)
     if refused := [change for change in changes if change.action == "refused"]:
+        from xconvert.effects import refusal
+
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
     check = partial(check_output, Path(source), target.path, target.format, force)
     check()
@@ -190,6 +192,9 @@ def _verified(
     """``report`` with everything verified about the file just written to ``path``: what it holds, what it computes, what
     ``backends`` make of it. Raises ``VerificationError`` where that is not what was ``written`` and meant.
     """
+    from xconvert.parity import compare_networks, numpy_run
+    from xconvert.verification import check_written, run_by
+
     target = plan.target
     try:
         found = formats.read(path)
@@ -208,11 +213,18 @@ def _verified(
         parted = next((error for error in errors if not error.ok), None)
         told = f"relative L2 {errors[-1].relative:.1e} at {NATIVE}×{NATIVE}, allowed {errors[-1].allowed:.1e} (float32)"
         checks.append(Check(f"run by {backend}", parted is None, f"parts at `{parted.name}`: {told}" if parted else told))
-    why = diagnose(reference, parity.parted, ("the source", "the result"), {}) if parity.parted else ()
+    why = _why(reference, parity) if parity.parted else ()
     report = replace(report, checks=tuple(checks), layers=parity.layers, agreement=parity.agreement, diagnoses=why)
     if not report.equal:
         raise _failed(report, target.path)
     return replace(report, precision="float64")
+
+
+def _why(reference: Model, parity: Parity) -> tuple[Diagnosis, ...]:
+    from xconvert.diagnosis import diagnose
+
+    assert parity.parted  # noqa: S101  (else nobody asks)
+    return diagnose(reference, parity.parted, ("the source", "the result"), {})
 
 
 def _report(plan: Plan) -> Report:
@@ -230,6 +242,8 @@ def _report(plan: Plan) -> Report:
 
 
 def _notes(plan: Plan) -> list[str]:
+    from xconvert.effects import first_parting, measure
+
     notes = []
     model, intended, changes, target = plan.model, plan.intended, plan.changes, plan.target
     for change in changes:

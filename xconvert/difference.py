@@ -14,7 +14,7 @@ from xconvert import render
 from xconvert.attributes import in_training
 from xconvert.loading import load_pair
 from xconvert.model import Model
-from xconvert.verification import describe
+from xconvert.naming import describe
 from xconvert.weights import KINDS, Difference, differences, folded
 
 SCHEMA = 1  # of the JSON; raised when a field changes its meaning

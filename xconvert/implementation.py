@@ -178,9 +178,7 @@ def _by_shape(rules: Sequence[Rule], constants: Mapping[str, int]) -> dict[str, 
 _PART = re.compile(r"\{[a-z]+\}|\d+")
 
 
-def expand(
-    implementation: Implementation, depth: Depth, layers: Iterable[Layer]
-) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
+def expand(implementation: Implementation, depth: Depth, layers: Iterable[Layer]) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
     """Our name of every one of ``layers`` with parameters, of a network of this depth → the names they may give it; and the rules
     that gave any.
 

@@ -22,6 +22,7 @@ from xconvert.errors import UnreadableError, XconvertError
 from xconvert.formats import Choice, safetensors
 from xconvert.formats._arrays import shown
 from xconvert.formats._limits import Limits, told
+from xconvert.formats._maps import mapped
 from xconvert.model import Checkpoint, Layer
 
 COMMAND = [sys.executable, "-P", "-m", "xconvert.isolation"]  # -P: not from the current folder
@@ -79,7 +80,7 @@ def _answer(path: Path, answer: Path, printed: bytes) -> Checkpoint:
             problem = json.loads(printed[:100_000])
             facts, hints = ([shown(text) for text in problem[name][:20]] for name in ("facts", "hints"))
             raise _ERRORS.get(problem["kind"], UnreadableError)(shown(problem["message"], 2000), facts=facts, hints=hints)
-        held = safetensors.read(answer, formats.mapped(answer), Choice(limits=Limits(memory=1 << 40)))
+        held = safetensors.read(answer, mapped(answer), Choice(limits=Limits(memory=1 << 40)))
         said = json.loads(held.metadata["checkpoint"])
         plain = {name: said[name] for name in _PLAIN}
         plain |= {"evidence": _tuples(plain["evidence"]), "stated": _tuples(plain["stated"])}

@@ -14,7 +14,7 @@ from xconvert.counting import count
 from xconvert.implementation import Implementation, Published
 from xconvert.loading import load
 from xconvert.mappings import dialects, examine, library
-from xconvert.verification import describe
+from xconvert.naming import describe
 
 
 def inspect(path: Path, **options: Any) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from xconvert.attributes import shown
 from xconvert.errors import MappingError, UsageError, XconvertError
 from xconvert.implementation import OWN, PLACEHOLDER, Dialect, Implementation, Library, Published, Rule, own_names, problems
 from xconvert.model import PARAMETERS, Depth, Family
+from xconvert.plugins import offered
 from xconvert.preprocessing import FLAG, TABLE, TEXT, Kind, list_of, matching, mistakes, one_of, preprocessing_problems, table_of
 
 MAPPING: Mapping[str, Kind] = {
@@ -66,7 +66,7 @@ def folder() -> Path:
 
 @cache  # entry points are looked for among all that is installed
 def _strangers() -> list[Path]:
-    return [Path(str(entry.load())) for entry in entry_points(group="xconvert.mappings")]
+    return [Path(str(place)) for place in offered("mappings")]
 
 
 def _folders(extra: tuple[Path, ...]) -> list[Path]:

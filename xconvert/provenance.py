@@ -99,8 +99,8 @@ PENDING = "f" * 64  # in the place of a digest that is not known yet
 
 
 def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]]) -> Checkpoint:
-    """``checkpoint``, about to be written, with the ``changes`` (``attribute``, ``source``, ``target``, ``action``) in its record,
-    and the digest of its tensors as soon as the last of them was written.
+    """``checkpoint``, about to be written, with the ``changes`` (``attribute``, ``source``, ``target``, ``action``) in its
+    record, and the digest of its tensors as soon as the last of them was written.
     """
     record = json.loads(checkpoint.metadata["xconvert"])
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}

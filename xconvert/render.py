@@ -56,7 +56,7 @@ def notes(texts: Sequence[str]) -> list[str]:
 
 
 def network(told: Mapping[str, Any]) -> str:
-    """One line that says what a network is, from ``verification.describe``."""
+    """One line that says what a network is, from ``naming.describe``."""
     if "backend" in told:
         return f"{told['backend']}: {told['describes']}"
     head = f"{told['classes']} classes" if told["classes"] else "no head"

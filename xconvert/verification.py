@@ -5,22 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from xconvert import formats, provenance
 from xconvert.backends import find
 from xconvert.compare import not_finite
 from xconvert.diagnosis import UNKNOWN, diagnose
 from xconvert.effects import check_sizes, normalisation
-from xconvert.errors import RefusedError, UsageError
-from xconvert.implementation import Implementation, Library, written_names
+from xconvert.errors import UsageError
 from xconvert.loading import load, load_pair, save
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Model
+from xconvert.naming import describe, named, native, native_names
 from xconvert.parity import Other, Parity, acceptance, backend_run, batch_of, compare_networks, numpy_run
 from xconvert.precision import common_precision
 from xconvert.probe import NATIVE, SIZES
@@ -202,23 +200,6 @@ def alike(a: Model, b: Model) -> tuple[Model, Model]:
     return (without_background(a), b) if classes(a) > classes(b) else (a, without_background(b))
 
 
-def describe(model: Model) -> dict[str, Any]:
-    """What a model is, in JSON types."""
-    implementation = library().find(model.implementation, model.family, model.depth)
-    published = implementation.model(model.depth) if implementation else None
-    return {
-        "implementation": model.implementation,
-        "published": published.name if published else None,
-        "architecture": model.family.name,
-        "blocks": model.depth._asdict(),
-        "classes": classes(model) or None,
-        "parameters": sum(int(np.prod(tensor.shape)) for tensor in model.weights.values()),
-        "dtypes": sorted({tensor.dtype.name for tensor in model.weights.values()}),
-        "attributes": {name: asdict(attribute) for name, attribute in model.attributes.items()},
-        "preprocessing": dict(model.preprocessing),
-    }
-
-
 def structure(a: Model, b: Model) -> list[Check]:
     """Names, shapes, dtypes and preprocessing. What differs in the latter two is told, not failed: the numbers decide."""
     only = sorted(a.weights.keys() ^ b.weights.keys())
@@ -279,41 +260,6 @@ def structural(a: Model, b: Model, names: tuple[str, str]) -> Iterator[Diagnosis
         more, count = (names[0], classes(a)) if classes(a) > classes(b) else (names[1], classes(b))
         told = f"`{more}` has a class more, {count}: in TensorFlow's checkpoints the first is background"
         yield Diagnosis("classes", "predictions", told, "`--drop-background` compares without it")
-
-
-def native_names(backend: str, model: Model) -> dict[str, str]:
-    """Our layer → its name in what ``backend`` runs: in the class of that name, or as the framework's files have it."""
-    if not find(backend).requires:  # NumPy's reference knows ours
-        return {}
-    implementation = native(backend, model)
-    return written_names(implementation, library().dialects[implementation.dialect], model.depth, model.head)
-
-
-def native(backend: str, model: Model) -> Implementation:
-    """The implementation that ``backend`` is the class of, or whose names its framework's files have."""
-    known = library()
-    if find(backend).kind == "class":
-        return named(known, backend, model)
-    return known.customary(known.dialects[backend], model.family, model.depth)
-
-
-def named(known: Library, name: str, model: Model, where: str = "") -> Implementation:
-    """The implementation called ``name`` of the model's own network; raises ``RefusedError`` when it has only others.
-    ``where`` is the model's name in messages.
-    """
-    if own := known.find(name, model.family, model.depth):
-        return own
-    others = [i.at(model.depth if i.model(model.depth) else i.family.depths[0]) for i in known.named(name)]
-    mine = known.find(model.implementation, model.family, model.depth)
-    rows = [("source", mine.describes if mine else model.family.name, model.family.differs)]
-    rows += [("target" if i is others[0] else "", i.describes, i.family.differs) for i in others]
-    width = max(len(who) for _, who, _ in rows)
-    framework = known.framework(known.dialects[others[0].dialect].family).name
-    raise RefusedError(
-        f"{where or 'it'} cannot become {' or '.join(i.describes for i in others)}: they are different networks",
-        facts=[f"{side:6}  {who:{width}}  {what}" for side, who, what in rows],
-        hints=[f"`--to {framework}` keeps the function exactly, in a network of xconvert's"] if where else [],
-    )
 
 
 def check_written(

@@ -22,8 +22,8 @@ from xconvert.formats import read
 from xconvert.formats.mindspore import write
 from xconvert.formats.safetensors import write as write_safetensors
 from xconvert.model import Checkpoint, Model, Tensor
+from xconvert.naming import native_names
 from xconvert.probe import images
-from xconvert.verification import native_names
 
 pytestmark = pytest.mark.framework
 ROOT = Path(__file__).parents[2]

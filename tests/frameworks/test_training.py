@@ -18,10 +18,11 @@ from xconvert.compare import EXACT
 from xconvert.errors import UsageError
 from xconvert.formats import safetensors
 from xconvert.model import Attribute, Depth, Model
+from xconvert.naming import native, native_names
 from xconvert.probe import images
 from xconvert.report import Step
 from xconvert.training import compare_step_backend
-from xconvert.verification import given_to, native, native_names
+from xconvert.verification import given_to
 
 pytestmark = pytest.mark.framework
 

@@ -138,7 +138,7 @@ def contents(name: str, tensor: Tensor) -> memoryview:
 
 
 class _Room(threading.local):
-    """What ``contents`` keeps for its next call: room for a copy, and the bytes of mapped files that were read since ``let_go``."""
+    """What ``contents`` keeps for its next call: room for a copy, and how much of mapped files was read since ``let_go``."""
 
     def __init__(self) -> None:
         self.copy, self.read = np.empty(0, np.uint8), 0

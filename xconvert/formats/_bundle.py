@@ -7,7 +7,7 @@ is ``model.ckpt.index`` and the first of two shards ``model.ckpt.data-00000-of-0
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats import mapped
 from xconvert.formats._arrays import (
     Order,
     checked_name,
@@ -30,6 +29,7 @@ from xconvert.formats._arrays import (
 )
 from xconvert.formats._bundle_files import VERSION, files, header, shard_name
 from xconvert.formats._crc32c import checksum
+from xconvert.formats._maps import mapped
 from xconvert.formats._protobuf import block, encoded, fixed32, message, number, parts, signed, varint, whole
 from xconvert.formats._slices import Extents, extents, key, size_of, whole_tensor, within
 from xconvert.formats._sstable import MAGIC, entries, parsing, table

@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-from xconvert.formats import mapped
+from xconvert.formats._maps import mapped
 from xconvert.formats._protobuf import block, number
 from xconvert.formats._sstable import entries, table
 

@@ -37,13 +37,12 @@ class NewHdf5:
         return self._h5py.h5g.create(parent, name.encode())
 
     def tensor(self, group: Any, name: str, tensor: Tensor) -> None:
-        """Create the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no plain number."""
+        """Create the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no number."""
         bfloat16 = tensor.dtype.name == "bfloat16"
         if not bfloat16 and (tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8):
             raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
         stored = self._type(BFLOAT16 if bfloat16 else tensor.dtype.newbyteorder("<"))
-        space = self._h5py.h5s.create_simple(tensor.shape) if tensor.shape else self._h5py.h5s.create(self._h5py.h5s.SCALAR)
-        dataset = self._h5py.h5d.create(group, name.encode(), stored, space, self._properties)
+        dataset = self._h5py.h5d.create(group, name.encode(), stored, self._space(tensor.shape), self._properties)
         data = contents(name, tensor)
         if elements(tensor.shape):
             self._sink.put(dataset.get_offset(), data)
@@ -53,6 +52,9 @@ class NewHdf5:
     @cache  # noqa: B019 (a file has a handful of dtypes)
     def _type(self, dtype: np.dtype[Any]) -> Any:
         return self._h5py.h5t.py_create(dtype, logical=True)
+
+    def _space(self, shape: tuple[int, ...]) -> Any:
+        return self._h5py.h5s.create_simple(shape) if shape else self._h5py.h5s.create(self._h5py.h5s.SCALAR)
 
     def text(self, node: Any, name: str, text: str) -> None:
         """Store the attribute ``name``, a string of variable length."""
@@ -75,12 +77,9 @@ class NewHdf5:
 
     def array(self, node: Any, name: str, array: Any) -> None:
         """Store the attribute ``name``: fixed-length strings, or numbers."""
-        h5py, array = self._h5py, np.asarray(array)
-        kind, space = (
-            self._type(array.dtype),
-            h5py.h5s.create(h5py.h5s.SCALAR) if not array.ndim else h5py.h5s.create_simple(array.shape),
-        )
-        h5py.h5a.create(node, name.encode(), kind, space).write(array, mtype=kind)
+        array = np.asarray(array)
+        kind = self._type(array.dtype)
+        self._h5py.h5a.create(node, name.encode(), kind, self._space(array.shape)).write(array, mtype=kind)
 
 
 class _Node:

@@ -87,9 +87,7 @@ def _described(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _metadata(metadata: Mapping[str, str]) -> bytes:
-    """The rest of it: the attribute ``_metadata``. ``load_state_dict`` compares ``version``, a number, and ignores what else there
-    is.
-    """
+    """The rest: its attribute ``_metadata``, of which ``load_state_dict`` compares ``version``, a number, and ignores the others."""
     entries = b"".join(_text(k) + _text(v) for k, v in metadata.items() if k != "version")
     versioned = b"}(" + _text("version") + _whole(1) + entries + b"u"
     return b"}" + _text("_metadata") + _ORDERED_DICT + _text("") + versioned + b"ssb."  # SETITEM twice, BUILD, STOP

@@ -174,7 +174,7 @@ def worst(trials: Sequence[Trial]) -> float:
 
 
 def network(told: Mapping[str, Any]) -> str:
-    """What one side is, from ``verification.describe`` or what a conversion tells of its target; missing keys are left out."""
+    """What one side is, from ``naming.describe`` or what a conversion tells of its target; missing keys are left out."""
     if "backend" in told:
         return f"{told['backend']}: {told.get('describes', '')}"
     if "format" in told:
