@@ -171,9 +171,7 @@ def test_a_file_that_the_disk_changed_is_not_accepted(folder: Path, monkeypatch:
 
 
 def _with(fmt: formats.Format, write: object) -> formats.Format:
-    import dataclasses
-
-    return dataclasses.replace(fmt, write=write)  # type: ignore[arg-type]
+    return fmt._replace(write=write)  # type: ignore[arg-type]
 
 
 def test_a_dangling_link_is_not_replaced_unasked(folder: Path) -> None:

@@ -404,7 +404,7 @@ def test_a_wrong_dialect_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_every_option_of_a_dialect_has_its_kind() -> None:
-    assert mappings.DIALECT.keys() == (Dialect.__dataclass_fields__.keys() - {"name", "spellings"}) | PARAMETERS.keys()
+    assert mappings.DIALECT.keys() == (set(Dialect._fields) - {"name", "spellings"}) | PARAMETERS.keys()
 
 
 ANY = st.recursive(

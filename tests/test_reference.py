@@ -155,7 +155,7 @@ def test_batching_changes_no_bit(network: tuple[Oracle, Model]) -> None:
 def test_a_wrong_padding_is_seen_at_96_and_not_at_71(attributes: dict[str, Any]) -> None:
     model = narrow(**attributes)
     swapped = {"same_upper": "symmetric", "symmetric": "same_upper"}[model.values["pool_padding"]]
-    attribute = dataclasses.replace(model.attributes["pool_padding"], value=swapped)
+    attribute = model.attributes["pool_padding"]._replace(value=swapped)
     other = dataclasses.replace(model, attributes={**model.attributes, "pool_padding": attribute})
     rng = np.random.default_rng(0)
     for size, differs in ((71, False), (96, True)):

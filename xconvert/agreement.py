@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert.attributes import parse as parse_attribute
 from xconvert.errors import NetworkError, UsageError
@@ -48,8 +48,7 @@ FOREIGN = "is not part of it"  # said of layers that the graph has nothing for
 MOST = 8  # lines of facts
 
 
-@dataclass(frozen=True)
-class _Case:
+class _Case(NamedTuple):
     """Everything that is compared: the graph, what is ``stated`` and not left out, and our layers by their layer; how many
     layers were ``left`` out, and by which ``patterns``; the ``evidence`` by which the graph was made.
     """

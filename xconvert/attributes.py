@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """One attribute: what it is, how a value is read, and what each value means in words.
 
     ``parse`` takes a TOML value or the text of ``--set`` and raises ``ValueError`` with what was expected. ``training``: whether
@@ -21,7 +19,7 @@ class Definition:
 
     describes: str
     parse: Callable[[Any], Any]
-    meanings: Mapping[Any, str] = field(default_factory=dict)
+    meanings: Mapping[Any, str] = {}
     training: bool = False
 
 

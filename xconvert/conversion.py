@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from xconvert import formats, provenance
 from xconvert.backends import find
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from xconvert.parity import Parity
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a conversion goes: whose names, in which file format, and the attributes that must hold there.
 
     ``own``: the dialect of the implementation; ``dialect``: the one of its family in which the format spells names.
@@ -42,8 +41,7 @@ class Target:
     framework: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A conversion that was found to be possible: ``intended`` is ``model`` with the attributes of the target, ``changes`` what
     that took.
     """
@@ -88,24 +86,29 @@ def convert(
         model = {"drop": without_background, "add": with_background}[background](model)
     target = resolve(to, model, known, Path(source), Path(output) if output else None, layout)
     _check_names(model, accept, verify_with)
-    intended, changes = reconcile(model, target.wanted, accept)
-    plan = Plan(model, intended, changes, target)
-    if refused := [change for change in changes if change.action == "refused"]:
-        from xconvert.effects import refusal
-
-        raise refusal(model, refused, target.implementation, target.implementation.dialect)
+    plan = _planned(model, target, accept)
     check = partial(check_output, Path(source), target.path, target.format, force)
     check()
     for backend in verify_with:
         _check_backend(backend, target, model)
-    size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in intended.weights.values())
+    size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in plan.intended.weights.values())
     with published(target.path, target.format, check, size) as written:
         checkpoint = _write(plan, written, background)
         report = _report(plan)
         if verify:
             report = _verified(report, plan, checkpoint, written, verify_with, mappings)
-    told = provenance.describe(model, target.path, backends=verify_with if verify else ())
-    return replace(report, output=str(target.path), provenance=told)
+    told = partial(provenance.describe, model, target.path, backends=verify_with if verify else ())
+    return replace(report, output=str(target.path), provenance=provenance.Later(told))
+
+
+def _planned(model: Model, target: Target, accept: Collection[str]) -> Plan:
+    """What is to be done; raises ``RefusedError`` where the target computes something else that was not accepted."""
+    intended, changes = reconcile(model, target.wanted, accept)
+    if refused := [change for change in changes if change.action == "refused"]:
+        from xconvert.effects import refusal
+
+        raise refusal(model, refused, target.implementation, target.implementation.dialect)
+    return Plan(model, intended, changes, target)
 
 
 def _write(plan: Plan, path: Path, background: Literal["drop", "add"] | None) -> Checkpoint:

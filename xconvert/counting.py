@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from xconvert.backends.numpy import output_size
 from xconvert.model import Layer
 from xconvert.probe import NATIVE
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """``trained`` parameters, ``stored`` statistics of batch norms, ``normalised`` elements that go through them, and the
     ``multiply_adds`` of convolutions and classifier, each product with its addition counted once.
     """

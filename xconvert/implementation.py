@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from xconvert.errors import UsageError
 from xconvert.model import Depth, Family, Layer
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(NamedTuple):
     """A framework's spelling; the fields are explained at the head of ``mappings/dialects.toml``."""
 
     name: str
@@ -27,9 +26,9 @@ class Dialect:
     suffix: str = ""
     default: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
-    ignored: Mapping[str, str] = field(default_factory=dict)
-    added: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    numbered: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, str] = {}
+    added: Mapping[str, Mapping[str, str]] = {}
+    numbered: Mapping[str, str] = {}
     positional: bool = False
     file_order: bool = False
     apart: str = ""
@@ -46,14 +45,13 @@ class Dialect:
         return f"{layer}{self.separator}{parameter.replace('{layer}', layer)}" if layer else parameter
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A network that a zoo publishes: its name there, its depth, its classes, and what holds for it alone."""
 
     name: str
     depth: Depth
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = {}
+    preprocessing: Mapping[str, Any] = {}
     classes: int = 1000
 
 
@@ -95,16 +93,14 @@ class Implementation:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """``ours`` with placeholders for digits, and the names it gives, the first of which is written."""
 
     ours: str
     theirs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(NamedTuple):
     """All dialects and implementations at hand."""
 
     dialects: Mapping[str, Dialect]

@@ -9,8 +9,6 @@ from typing import Any
 from xconvert import formats, render
 from xconvert.architectures import families
 from xconvert.attributes import DEFINITIONS, in_training
-from xconvert.backends import backends
-from xconvert.counting import count
 from xconvert.implementation import Implementation, Published
 from xconvert.loading import load
 from xconvert.mappings import dialects, examine, library
@@ -113,6 +111,8 @@ def check_text(told: Mapping[str, Any]) -> str:
 
 def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
     """Architectures, implementations, formats, backends."""
+    from xconvert.backends import backends
+
     known = library(*mappings)
     written = {suffix for f in formats.formats().values() if f.write for suffix in f.suffixes}
     return {
@@ -150,6 +150,8 @@ def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:
 
 def _published(implementation: Implementation, published: Published) -> dict[str, Any]:
     """A published network: what holds for it alone, and how large it is with the classes its zoo trained."""
+    from xconvert.counting import count
+
     there = implementation.at(published.depth)
     size = count(there.family.build(published.depth, True, there.attributes), published.classes)
     return {

@@ -85,10 +85,10 @@ def library(*extra: Path) -> Library:
     with one name.
     """
     known = dialects(*extra)
-    paths = {path.resolve(): path for place in _folders(extra) for path in _mapping_files(place)}
+    paths = {path.resolve(): (path, table, place) for place in _folders(extra) for path, table in _mapping_files(place)}
     loaded: dict[tuple[str, str], tuple[Implementation, Path]] = {}
-    for path in paths.values():
-        found = load(path, known, *extra)
+    for path, table, place in paths.values():
+        found = load(path, known, *extra, table=table, trusted=place == folder())
         if twin := loaded.get((found.family.name, found.name)):
             message = f"two mappings are called `{found.name}`"
             raise MappingError(
@@ -123,27 +123,34 @@ def dialects(*extra: Path) -> dict[str, Dialect]:
     return known
 
 
-def _mapping_files(place: Path) -> Iterator[Path]:
-    """The mapping files of a folder, which may lie among other files, such as a project's own TOML."""
+def _mapping_files(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The mapping files of a folder, which may lie among other files, such as a project's own TOML, and what is in them."""
     for path in (p for sub in (place, *(place / name for name in families())) for p in sorted(sub.glob("*.toml"))):
-        if path != place / "dialects.toml" and path.is_file() and _toml(path).keys() & {"architecture", "dialect"}:
-            yield path
+        if path != place / "dialects.toml" and path.is_file() and (table := _toml(path)).keys() & {"architecture", "dialect"}:
+            yield path, table
 
 
-def load(path: Path, known: Mapping[str, Dialect], *extra: Path) -> Implementation:
+def load(
+    path: Path, known: Mapping[str, Dialect], *extra: Path, table: dict[str, Any] | None = None, trusted: bool = False
+) -> Implementation:
     """Read and check one mapping file; raises ``MappingError`` that lists all of its problems at once.
 
-    ``extra``: folders in which ``names_of`` looks before the shipped ones.
+    ``extra``: folders in which ``names_of`` looks before the shipped ones. ``table``: what is in the file, where it was read.
+    ``trusted``: its lines need not be held against the network, which takes longer than all the rest.
     """
-    implementation, found = examine(path, known, *extra)
+    implementation, found = examine(path, known, *extra, table=table, trusted=trusted)
     if implementation is None:
         raise _wrong(path, found)
     return implementation
 
 
-def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Implementation | None, list[str]]:
-    """One mapping file, or what is wrong with it; raises ``MappingError`` when it cannot be read as TOML at all."""
-    table = _toml(path)
+def examine(
+    path: Path, known: Mapping[str, Dialect], *extra: Path, table: dict[str, Any] | None = None, trusted: bool = False
+) -> tuple[Implementation | None, list[str]]:
+    """One mapping file, or what is wrong with it; raises ``MappingError`` when it cannot be read as TOML at all. ``table`` and
+    ``trusted`` are those of ``load``.
+    """
+    table = _toml(path) if table is None else table
     mistyped = list(_typing_problems(table, known))
     found = [f"a mapping may not be called `{OWN}`, which is what our own names are"] if path.stem == OWN else []
     attributes: dict[str, Any] = {}
@@ -166,8 +173,9 @@ def examine(path: Path, known: Mapping[str, Dialect], *extra: Path) -> tuple[Imp
         tuple(_published(table.get("published", {}), family, found)),
         hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
     )
-    found += _placeholder_problems(implementation)
-    found = found or problems(implementation, known[table["dialect"]])
+    if not trusted:  # `make test` checks those that are shipped
+        found += _placeholder_problems(implementation)
+        found = found or problems(implementation, known[table["dialect"]])
     return None if found else implementation, _lines(found)
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert import axes
 from xconvert.errors import AmbiguousError, NetworkError
@@ -21,8 +20,7 @@ from xconvert.implementation import Dialect, Implementation, Library, positions
 from xconvert.model import PARAMETERS, Checkpoint, Depth, Layer, Tensor
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """How far a checkpoint agrees with one implementation, spelled in one dialect, at one depth.
 
     ``bound``: our weight → (their tensor, its axes). ``missing`` and ``unexpected`` are their names; ``misshapen``

@@ -17,8 +17,7 @@ from xconvert.attributes import answering
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One array of a checkpoint, read when asked for.
 
     ``dtype`` is a NumPy dtype; bfloat16 and the 8-bit floats are those of ``ml_dtypes``. ``read`` returns an array of
@@ -108,8 +107,7 @@ class Layer:
         return PARAMETERS.get(self.op, {})
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(NamedTuple):
     """A network as a file format that holds networks needs it: ``layers`` in order of execution, ``names`` (layer with
     parameters → its name in the file) and ``weights`` (``"<layer>.<parameter>"``, canonical axes).
     """
@@ -126,8 +124,7 @@ class Depth(NamedTuple):
     middle: int
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """What one file of ``architectures/`` offers.
 
     ``build(depth, head, attributes)`` returns the layers in order of execution; the last one's output is the
@@ -146,16 +143,14 @@ class Family:
     constants: Callable[[Depth], Mapping[str, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(NamedTuple):
     """A value that is not in the weights, and where it was learned."""
 
     value: Any
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a model was read: ``path`` as the user gave it, the ``checkpoint`` as the format gave it, and in ``record`` what
     xconvert wrote into the file, if it did. ``sha256`` computes the fingerprint of the files.
     """

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import Any
 
-from xconvert.backends import find
 from xconvert.errors import RefusedError
 from xconvert.implementation import Implementation, Library, written_names
 from xconvert.mappings import library
@@ -26,7 +24,7 @@ def describe(model: Model) -> dict[str, Any]:
         "classes": classes(model) or None,
         "parameters": sum(math.prod(tensor.shape) for tensor in model.weights.values()),
         "dtypes": sorted({tensor.dtype.name for tensor in model.weights.values()}),
-        "attributes": {name: asdict(attribute) for name, attribute in model.attributes.items()},
+        "attributes": {name: attribute._asdict() for name, attribute in model.attributes.items()},
         "preprocessing": dict(model.preprocessing),
     }
 
@@ -52,6 +50,8 @@ def named(known: Library, name: str, model: Model, where: str = "") -> Implement
 
 def native_names(backend: str, model: Model) -> dict[str, str]:
     """Our layer → its name in what ``backend`` runs: in the class of that name, or as the framework's files have it."""
+    from xconvert.backends import find
+
     if not find(backend).requires:  # NumPy's reference knows ours
         return {}
     implementation = native(backend, model)
@@ -60,6 +60,8 @@ def native_names(backend: str, model: Model) -> dict[str, str]:
 
 def native(backend: str, model: Model) -> Implementation:
     """The implementation that ``backend`` is the class of, or whose names its framework's files have."""
+    from xconvert.backends import find
+
     known = library()
     if find(backend).kind == "class":
         return named(known, backend, model)

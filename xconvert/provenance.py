@@ -16,19 +16,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import subprocess
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from importlib import metadata
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from xconvert import __version__, formats
 from xconvert.attributes import parse as parse_attribute
-from xconvert.backends import find, python_of
 from xconvert.errors import UnreadableError, XconvertError
 from xconvert.formats._arrays import contents
 from xconvert.formats._crc32c import checksum
@@ -105,7 +100,7 @@ def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]]) -> Chec
     record = json.loads(checkpoint.metadata["xconvert"])
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}
     digest = _Digest()
-    told = {name: replace(tensor, told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
+    told = {name: tensor._replace(told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
     return replace(checkpoint, tensors=told, metadata=_Sealed(checkpoint.metadata, json.dumps(record), digest, len(told)))
 
 
@@ -246,6 +241,22 @@ def remarks(*models: Model) -> list[str]:
     return told
 
 
+class Later(Mapping[str, Any]):
+    """What ``describe`` tells, as soon as somebody looks at it: it reads every byte of the files, and few look."""
+
+    def __init__(self, described: Callable[[], Mapping[str, Any]]) -> None:
+        self._told = cache(described)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._told()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._told())
+
+    def __len__(self) -> int:
+        return len(self._told())
+
+
 def describe(
     a: Model, b: Model | str | Path | None = None, *, backends: Sequence[str] = (), probe: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -255,6 +266,12 @@ def describe(
     ``bytes``, and xconvert's ``record`` in it, if it has one. ``versions`` of NumPy and of the packages of ``backends``; of one
     that runs in another Python, that Python's, under ``"<package> (<backend>)"``. ``probe`` is taken as it is.
     """
+    import platform
+    import sys
+    from importlib import metadata
+
+    from xconvert.backends import find, python_of
+
     versions = {"numpy": metadata.version("numpy")}
     for backend in backends:
         python, requires = python_of(backend), find(backend).requires
@@ -278,6 +295,8 @@ def _side(side: Model | str | Path | None) -> dict[str, Any]:
 
 def _versions(modules: Sequence[str]) -> dict[str, str]:
     """The versions of installed ``modules``, by their names; of those that no package says it brings, none."""
+    from importlib import metadata
+
     found = {}
     for module in modules:
         try:
@@ -299,6 +318,8 @@ print(json.dumps({"python": platform.python_version(), **found}))
 
 def _elsewhere(python: str, modules: Sequence[str], backend: str) -> dict[str, str]:
     """``_versions`` in another Python, which need not have xconvert, and its own; empty where it does not answer."""
+    import subprocess
+
     command = [python, "-P", "-c", _ASK, *modules]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)  # noqa: S603

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ class Change:
 Exact = Callable[[str], Array]  # a weight by its name, in float64
 
 
-@dataclass(frozen=True, slots=True)
-class Fold:
+class Fold(NamedTuple):
     """How weights make up for an attribute: ``weights(model)`` are those it rewrites, ``rewrite(name, read, source, target)``
     gives one of them in float64. ``where``: what they belong to, in words, with their number as ``{}``.
     """

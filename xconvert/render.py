@@ -7,13 +7,15 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xconvert.attributes import in_training
 from xconvert.errors import XconvertError
-from xconvert.report import LayerError, Report, Step, block
+
+if TYPE_CHECKING:
+    from xconvert.report import LayerError, Report, Step
 
 WIDTH = 80
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -156,6 +158,8 @@ def _table(report: Report, every: bool) -> list[str]:
     for layer in report.layers:
         grid.setdefault(layer.name, {})[layer.size] = layer
     first = report.first_divergence
+    from xconvert.report import block
+
     last = {block(name): name for name in grid}  # a block's last layer
     shown = [name for name in grid if every or name == last[block(name)] or (first and name == first.name)]
     caption = f"relative L2, {report.precision}"

@@ -9,7 +9,6 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +35,7 @@ def itself(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """What one format module offers.
 
     ``matches(data)`` looks at the mapped file and must be quick and never raise. ``read(path, data, choice)`` returns
@@ -60,7 +58,7 @@ class Format:
     matches: Callable[[mmap.mmap], bool]
     read: Callable[[Path, mmap.mmap, Choice], Checkpoint]
     write: Callable[[Path, Checkpoint], None] | None = None
-    dialects: Mapping[str, str] = field(default_factory=dict)
+    dialects: Mapping[str, str] = {}
     files: Callable[[Path], tuple[Path, ...]] = itself
     publish: Callable[[Path, Path], None] = os.replace
     inside: tuple[str, ...] = ()

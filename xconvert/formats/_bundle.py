@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +62,7 @@ TEXT = 7
 OTHERS = {20, 21}  # handles and variants: what no network is made of
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(NamedTuple):
     """What an index and its shards hold: ``tensors`` of numbers and ``texts`` by name, and notes on what is neither."""
 
     tensors: dict[str, Tensor]

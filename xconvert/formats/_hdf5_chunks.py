@@ -10,9 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ NONSENSE = (struct.error, LookupError, ValueError, OverflowError)  # what damage
 _COMPACT, _CHUNKED = 0, 2  # classes of layout
 
 
-@dataclass(frozen=True, slots=True)
-class Chunked:
+class Chunked(NamedTuple):
     """A dataset in chunks: ``base`` is what addresses are counted from, ``filters`` are (number, size of an element) in the
     order in which they were applied.
     """

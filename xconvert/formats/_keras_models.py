@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats._arrays import shown
@@ -15,8 +15,7 @@ from xconvert.model import Tensor
 _NUMBERED = re.compile(r"(.+)_([0-9]{1,9})")
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """One tensor of ``layer``; ``model`` is the path of the nested model that the layer is part of, empty for the outer one."""
 
     model: str

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats import Choice
@@ -99,8 +98,7 @@ def _texts(entries: Any) -> dict[str, str]:
     return {k: v for k, v in pairs if is_text(k) and is_text(v)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     key: str
     entries: Mapping[str, Any]
     tensors: int

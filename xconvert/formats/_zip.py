@@ -11,9 +11,8 @@ import mmap
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import damaged, shown, truncated
@@ -31,8 +30,7 @@ _STORED, _DEFLATED = 0, 8
 _MAX_MEMBERS = MAX_TENSORS + 10  # of a state dict: one for each tensor, and those that describe them
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     name: str
     start: int  # of the data
     packed: int

@@ -87,7 +87,7 @@ def _described(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _metadata(metadata: Mapping[str, str]) -> bytes:
-    """The rest: its attribute ``_metadata``, of which ``load_state_dict`` compares ``version``, a number, and ignores the others."""
+    """The rest: its attribute ``_metadata``, of which ``load_state_dict`` looks at ``version``, a number, alone."""
     entries = b"".join(_text(k) + _text(v) for k, v in metadata.items() if k != "version")
     versioned = b"}(" + _text("version") + _whole(1) + entries + b"u"
     return b"}" + _text("_metadata") + _ORDERED_DICT + _text("") + versioned + b"ssb."  # SETITEM twice, BUILD, STOP
