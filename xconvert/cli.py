@@ -7,7 +7,6 @@ could not work.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import signal
@@ -36,6 +35,8 @@ class DefaultToConvert(click.Group):
         if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
             there = os.path.lexists(args[0]) or os.path.lexists(f"{args[0]}.index")  # a TensorFlow checkpoint goes by its prefix
             if not args[0].startswith("-") and not there and not Path(args[0]).suffix:
+                import difflib
+
                 close = difflib.get_close_matches(args[0], self.commands, n=1)
                 hint = f"did you mean `xconvert {close[0]}`?" if close else "`xconvert --help` lists the commands"
                 raise click.UsageError(f"no command and no file is called `{args[0]}`\n{hint}")

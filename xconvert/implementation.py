@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from xconvert.errors import UsageError
@@ -59,7 +60,7 @@ class Published(NamedTuple):
 class Implementation:
     """One mapping file, checked; or ``own_names``, in a dialect that has no mapping for the family.
 
-    ``sha256``: of the file, followed by those that it takes names of, one after another; empty where there is no file.
+    ``files``: it and those that it takes names of; none where there is no file.
     """
 
     name: str
@@ -70,7 +71,14 @@ class Implementation:
     preprocessing: Mapping[str, Any]
     rules: tuple[Rule, ...]
     published: tuple[Published, ...] = ()
-    sha256: str = ""
+    files: tuple[Path, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Of its files one after another; empty where there are none. Raises ``OSError`` when one is gone."""
+        import hashlib
+
+        return hashlib.sha256(b"".join(file.read_bytes() for file in self.files)).hexdigest() if self.files else ""
 
     @property
     def own(self) -> bool:

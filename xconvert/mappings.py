@@ -4,7 +4,6 @@ all problems at once.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +57,9 @@ DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.t
 }
 
 
+Tables = Mapping[Path, Mapping[str, Any]]  # what is in mapping files that were read
+
+
 def folder() -> Path:
     """Where the shipped mappings are: beside the package in a checkout, inside it when installed from a wheel."""
     installed = Path(__file__).parent / "mappings"
@@ -87,8 +89,9 @@ def library(*extra: Path) -> Library:
     known = dialects(*extra)
     paths = {path.resolve(): (path, table, place) for place in _folders(extra) for path, table in _mapping_files(place)}
     loaded: dict[tuple[str, str], tuple[Implementation, Path]] = {}
-    for path, table, place in paths.values():
-        found = load(path, known, *extra, table=table, trusted=place == folder())
+    tables = {path: table for path, table, _ in paths.values()}
+    for path, _, place in paths.values():
+        found = load(path, known, *extra, tables=tables, trusted=place == folder())
         if twin := loaded.get((found.family.name, found.name)):
             message = f"two mappings are called `{found.name}`"
             raise MappingError(
@@ -131,26 +134,34 @@ def _mapping_files(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def load(
-    path: Path, known: Mapping[str, Dialect], *extra: Path, table: dict[str, Any] | None = None, trusted: bool = False
+    path: Path,
+    known: Mapping[str, Dialect],
+    *extra: Path,
+    tables: Tables | None = None,
+    trusted: bool = False,
 ) -> Implementation:
     """Read and check one mapping file; raises ``MappingError`` that lists all of its problems at once.
 
-    ``extra``: folders in which ``names_of`` looks before the shipped ones. ``table``: what is in the file, where it was read.
+    ``extra``: folders in which ``names_of`` looks before the shipped ones. ``tables``: what is in mapping files that were read.
     ``trusted``: its lines need not be held against the network, which takes longer than all the rest.
     """
-    implementation, found = examine(path, known, *extra, table=table, trusted=trusted)
+    implementation, found = examine(path, known, *extra, tables=tables, trusted=trusted)
     if implementation is None:
         raise _wrong(path, found)
     return implementation
 
 
 def examine(
-    path: Path, known: Mapping[str, Dialect], *extra: Path, table: dict[str, Any] | None = None, trusted: bool = False
+    path: Path,
+    known: Mapping[str, Dialect],
+    *extra: Path,
+    tables: Tables | None = None,
+    trusted: bool = False,
 ) -> tuple[Implementation | None, list[str]]:
-    """One mapping file, or what is wrong with it; raises ``MappingError`` when it cannot be read as TOML at all. ``table`` and
+    """One mapping file, or what is wrong with it; raises ``MappingError`` when it cannot be read as TOML at all. ``tables`` and
     ``trusted`` are those of ``load``.
     """
-    table = _toml(path) if table is None else table
+    table = (tables or {}).get(path) or _toml(path)
     mistyped = list(_typing_problems(table, known))
     found = [f"a mapping may not be called `{OWN}`, which is what our own names are"] if path.stem == OWN else []
     attributes: dict[str, Any] = {}
@@ -161,7 +172,7 @@ def examine(
         found += (f"attribute `{name}` is missing" for name in family.attributes if name not in table["attributes"])
     if family is None or mistyped:
         return None, _lines(mistyped + found)
-    lines, files = _inherited(path, table, known, extra, found)
+    lines, files = _inherited(path, table, known, extra, found, tables or {})
     implementation = Implementation(
         path.name.removesuffix(".toml"),
         family,
@@ -171,7 +182,7 @@ def examine(
         table.get("preprocessing", {}),
         tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items()),
         tuple(_published(table.get("published", {}), family, found)),
-        hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest(),
+        tuple(files),
     )
     if not trusted:  # `make test` checks those that are shipped
         found += _placeholder_problems(implementation)
@@ -206,7 +217,12 @@ def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> 
 
 
 def _inherited(
-    path: Path, table: Mapping[str, Any], known: Mapping[str, Dialect], extra: tuple[Path, ...], found: list[str]
+    path: Path,
+    table: Mapping[str, Any],
+    known: Mapping[str, Dialect],
+    extra: tuple[Path, ...],
+    found: list[str],
+    tables: Tables,
 ) -> tuple[dict[str, Any], list[Path]]:
     """The lines of the file, before those of the mapping that ``names_of`` asks for, and so on, and the files that they
     are from; problems go to ``found``.
@@ -220,7 +236,7 @@ def _inherited(
             what = "is not there" if parent is None else "leads back to itself"
             found.append(f"`names_of` asks for `{name}`, which {what}")
             break
-        path, table = parent, _toml(parent)
+        path, table = parent, tables.get(parent) or _toml(parent)
         seen.append(path.resolve())
         if wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]:
             found += wrong

@@ -100,12 +100,17 @@ def _promising(shapes: Iterable[str], implementation: Implementation, dialect: D
     """Whether the file has the names that the network's first weight and its first batch norm must have, with whatever numbers
     and behind whatever prefix: this rules out nearly all pairs at once.
     """
+    if not all(_there(shapes, ("#",), dialect, dialect.spellings[op][p][0]) for op, p in (("conv", "weight"), _STATISTIC)):
+        return False
     family = implementation.family
     layers = family.build(family.depths[0], False, implementation.attributes)
     norm = next(layer for layer in layers if layer.op == "batch_norm")
     chosen = {layer.name: (layer, parameter) for layer, parameter in ((layers[0], "weight"), (norm, "variance"))}
     names = positions(implementation, dialect, family.depths[0], [layer for layer, _ in chosen.values()])
     return all(_there(shapes, names[name], dialect, dialect.spellings[layer.op][p][0]) for name, (layer, p) in chosen.items())
+
+
+_STATISTIC = ("batch_norm", "variance")
 
 
 def _there(shapes: Iterable[str], names: Sequence[str], dialect: Dialect, spelling: str) -> bool:
@@ -196,7 +201,7 @@ def attempt(
             bound[f"{layer.name}.{parameter}"] = (theirs, fitting[0] if fitting else "")
             if not fitting:
                 misshapen.append(f"`{theirs}` has shape {tensors[theirs].shape}, expected axes {' or '.join(patterns)}")
-            elif not tensors[theirs].dtype.name.startswith(("float", "bfloat")):
+            elif not _floats(tensors[theirs].dtype):
                 misshapen.append(f"`{theirs}` is {tensors[theirs].dtype}, expected floating point")
     added = {dialect.tensor(names[layer.name], name) for layer in layers for name in dialect.added.get(layer.op, ())}
     unexpected = tensors.keys() - {theirs for theirs, _ in bound.values()} - added
@@ -205,6 +210,11 @@ def attempt(
     bound = {weight: (prefix + theirs, pattern) for weight, (theirs, pattern) in bound.items()}
     kept = tuple(name for name in tensors if name in unexpected)
     return Match(implementation, dialect, depth, head, bound, tuple(missing), kept, tuple(misshapen), ignored, prefix)
+
+
+@cache  # NumPy makes the name of a dtype anew each time
+def _floats(dtype: Any) -> bool:
+    return bool(dtype.name.startswith(("float", "bfloat")))
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> tuple[str, dict[str, Tensor]]:

@@ -14,7 +14,6 @@ The digest is taken while the tensors are written, and is the last that is known
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -133,6 +132,8 @@ class _Digest:
         self.lines[name] = json.dumps([name, tensor.dtype.name, tensor.shape, checksum([data])]).encode() + b"\n"
 
     def __str__(self) -> str:
+        import hashlib
+
         return hashlib.sha256(b"".join(self.lines[name] for name in sorted(self.lines))).hexdigest()
 
 
@@ -198,6 +199,8 @@ def fingerprint(path: str | Path) -> str:
     """The sha256 of the checkpoint ``path``: of its bytes, or of ``files_of`` one after another in the order of their names, as
     ``cat FILES | sha256sum`` gives it. Raises ``UnreadableError`` for what cannot be read.
     """
+    import hashlib
+
     digest = hashlib.sha256()
     for file in files_of(Path(path)):
         with opened(file) as source:  # read, not mapped: mapped pages count as this process's memory

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import re
-import shutil
 from pathlib import Path
 
 from xconvert.formats._maps import mapped
@@ -66,6 +65,8 @@ def _shards_beside(index: Path) -> list[Path]:
 
 def _second_name(made: Path, name: Path) -> None:
     """A hard link, and where the file system has none a copy, which appears in one step too."""
+    import shutil
+
     try:
         name.hardlink_to(made)
     except OSError:

@@ -47,7 +47,7 @@ _UNSUPPORTED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, repr=False)  # a pickle may have thousands; slots and frozen fields take a millisecond to import
 class Storage:
     """A run of numbers, or a part of one: ``count`` elements from ``start`` on, of ``total`` that the file has under ``key``."""
 
@@ -63,7 +63,7 @@ class Storage:
         return _itemsize(self.dtype)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(eq=False, repr=False)
 class TorchTensor(Leaf):
     """A tensor as the pickle describes it; offset and strides in elements of ``dtype``, shape and reach already checked."""
 
@@ -76,7 +76,7 @@ class TorchTensor(Leaf):
     negative: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Unsupported(Leaf):
     """A tensor that is more than its numbers: refused where it belongs to the network, left alone elsewhere."""
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+from weakref import WeakKeyDictionary
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import damaged, shown, truncated
@@ -103,6 +104,18 @@ def open_zip(path: Path, data: mmap.mmap, limits: Limits = USUAL) -> ZipIndex:
     """The index of the archive ``data``; raises ``UnreadableError`` when it is truncated, contradicts itself or is encrypted,
     when it would inflate to more than ``limits`` allow, and, if they ask for it, when a checksum is wrong.
     """
+    members, comment = _known.get(data) or _known.setdefault(data, _read(path, data))
+    index = ZipIndex(path, data, members, comment, limits.budget(path, len(data)))
+    if limits.checksums:
+        index.verify()
+    return index
+
+
+_known: WeakKeyDictionary[mmap.mmap, tuple[dict[str, _Member], bytes]] = WeakKeyDictionary()  # three formats look at each archive
+
+
+def _read(path: Path, data: mmap.mmap) -> tuple[dict[str, _Member], bytes]:
+    """The members of the archive by name, without folders, and its comment."""
     start, end, count, comment = _directory(path, data)
     if count > _MAX_MEMBERS:
         raise UnreadableError(f"`{path}` is no checkpoint: it has {count} members, more than {_MAX_MEMBERS}")
@@ -120,11 +133,7 @@ def open_zip(path: Path, data: mmap.mmap, limits: Limits = USUAL) -> ZipIndex:
     after = [begin for begin, _ in spans[1:]] + [start]
     if any(stop > following for (_, stop), following in zip(spans, after, strict=False)):
         raise damaged(path, "its members overlap")
-    kept = {name: member for name, member in members.items() if not name.endswith("/")}
-    index = ZipIndex(path, data, kept, comment, limits.budget(path, len(data)))
-    if limits.checksums:
-        index.verify()
-    return index
+    return {name: member for name, member in members.items() if not name.endswith("/")}, comment
 
 
 def sniff(data: mmap.mmap) -> tuple[str, ...]:

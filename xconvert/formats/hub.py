@@ -6,12 +6,9 @@ Read by what it holds: the weights are a safetensors file like any other, beside
 from __future__ import annotations
 
 import errno
-import filecmp
 import json
 import mmap
 import os
-import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +66,15 @@ def publish(made: Path, path: Path) -> None:
 
 
 def _same(new: Path, old: Path) -> bool:
+    import filecmp
+
     return old.is_file() and not old.is_symlink() and filecmp.cmp(new, old, shallow=False)
 
 
 def _exchange(made: Path, path: Path) -> None:
+    import shlex
+    import shutil
+
     others = [entry for entry in os.scandir(path) if entry.name not in (CONFIG, WEIGHTS)]
     folders = [entry.name for entry in others if entry.is_dir(follow_symlinks=False)]
     there = [str(file) for file in files(path) if os.path.lexists(file)]

@@ -7,7 +7,6 @@ carry Python bytecode (Lambda layers). One is written for the graph of a checkpo
 from __future__ import annotations
 
 import mmap
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +52,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """
     if checkpoint.graph is None:
         raise UsageError("a `.keras` file holds the model itself, and only weights are there", hints=["write `.weights.h5`"])
+    import tempfile
+
     config = configuration(checkpoint.graph).encode()
     with tempfile.TemporaryDirectory(prefix=".xconvert-", dir=path.parent) as folder:
         store = Path(folder, _WEIGHTS)
