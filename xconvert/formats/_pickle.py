@@ -10,8 +10,7 @@ Work is bounded by the size of the file: no recursion, keys that cost nothing to
 
 from __future__ import annotations
 
-import codecs
-import struct
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,14 @@ from typing import Any
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import damaged, shown, truncated
 from xconvert.formats._globals import CONTAINERS, Dict, Global, Handler, Leaf, Opaque, fill, is_hostile, key_of
-from xconvert.formats._limits import USUAL, Budget
+from xconvert.formats._limits import MAX_NAME, USUAL, Budget
+from xconvert.formats._opcodes import COSTS, OBJECT, OPCODES, STOP
 
 __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
-MAX_OPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
+MAXOPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
 MAX_MARKS = 1_000
 MAX_LINE = 4_096
-MAX_LONG = 1_024
-# Bytes of memory that an opcode may take (CPython 3.11, 64 bits): an object on the stack, an entry of the memo, a container.
-_OBJECT, _ENTRY, _CONTAINER = 64, 128, 320
 _SETTLED = 1 << 16  # bytes after which what opcodes took is taken from the budget
 
 
@@ -89,17 +86,17 @@ class _Machine:
 
     def run(self) -> Any:
         data, spent = self.data, 0
-        for _ in range(MAX_OPCODES):
+        for _ in range(MAXOPCODES):
             code = data[self.at]
             self.at += 1
-            if code == _STOP:
+            if code == STOP:
                 return self.stack.pop()
-            spent += _COSTS[code]
+            spent += COSTS[code]
             if spent > _SETTLED:
                 self.budget.take(spent, "its pickle makes endlessly many objects")
                 spent = 0
-            _OPCODES[code](self)
-        raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more than {MAX_OPCODES} opcodes")
+            OPCODES[code](self)
+        raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more than {MAXOPCODES} opcodes")
 
     def take(self, size: int) -> memoryview:
         start, self.at = self.at, self.at + size
@@ -137,6 +134,10 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a global's name is text")
+        size = len(module) + len(name)
+        if size > MAX_NAME:
+            raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle names something in {size} characters")
+        self.budget.take(size, "its pickle names endlessly many things")
         found = Global(f"{module}.{name}")
         if found.modern not in self.handlers and is_hostile(found.modern):
             raise asks_to_run(self.path, found.name)
@@ -152,7 +153,7 @@ class _Machine:
             self.push(Opaque(function.name, arguments))
             return
         copied = sum(len(a) for a in arguments if isinstance(a, (str, bytes)))
-        copied += sum(_OBJECT * len(a) for a in arguments if isinstance(a, (list, tuple, dict, set)))
+        copied += sum(OBJECT * len(a) for a in arguments if isinstance(a, (list, tuple, dict, set)))
         self.budget.take(copied, "its pickle copies the same data over and over")
         self.push(handler(*arguments))
 
@@ -190,8 +191,13 @@ class _Machine:
     def remember(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
-    def text(self, size: int) -> None:
-        self.push(str(self.take(size), "utf-8", "surrogatepass"))
+    def text(self, raw: bytes | memoryview, encoding: str = "latin-1", errors: str = "strict") -> None:
+        value = str(raw, encoding, errors)
+        self.budget.take(sys.getsizeof(value), "its pickle is all text")  # one character may make all of them four bytes wide
+        self.push(value)
+
+    def unicode(self, size: int) -> None:
+        self.text(self.take(size), "utf-8", "surrogatepass")
 
     def octets(self, size: int) -> None:
         taken = self.take(size)
@@ -203,170 +209,3 @@ class _Machine:
             raise IndexError("empty stack")
         del self.stack[-count:]
         return items
-
-
-def _long(machine: _Machine, size: int) -> None:
-    if size > MAX_LONG:
-        raise UnreadableError(f"`{machine.path}` is no checkpoint: its pickle holds an integer of {size} bytes")
-    machine.push(machine.number(size, signed=True))
-
-
-def _integer(line: bytes) -> int | bool:
-    return {b"00": False, b"01": True}[line] if line in (b"00", b"01") else int(line.rstrip(b"L"))
-
-
-def _quoted(line: bytes) -> str:
-    if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
-        raise ValueError("no quoted string")
-    return codecs.escape_decode(line[1:-1])[0].decode("latin-1")
-
-
-def _short(m: _Machine) -> None:
-    """BININT1, and below the other opcodes that a checkpoint is full of: without a call inside they take half the time."""
-    m.stack.append(m.data[m.at])
-    m.at += 1
-
-
-def _put(m: _Machine) -> None:
-    m.memo[m.data[m.at]] = m.stack[-1]
-    m.at += 1
-
-
-def _long_put(m: _Machine) -> None:
-    m.memo[int.from_bytes(m.take(4), "little")] = m.stack[-1]
-
-
-def _get(m: _Machine) -> None:
-    m.stack.append(m.memo[m.data[m.at]])
-    m.at += 1
-
-
-def _long_get(m: _Machine) -> None:
-    m.stack.append(m.memo[int.from_bytes(m.take(4), "little")])
-
-
-def _tuple(m: _Machine) -> None:
-    items = m.stack
-    m.stack = m.marks.pop()
-    m.stack.append(tuple(items))
-
-
-def _unicode(m: _Machine) -> None:
-    size = int.from_bytes(m.take(4), "little")
-    m.stack.append(str(m.take(size), "utf-8", "surrogatepass"))
-
-
-def _pop_mark_or_one(m: _Machine) -> None:
-    if m.stack:
-        m.stack.pop()
-    else:
-        m.unmark()
-
-
-def _new_dict(m: _Machine) -> None:
-    items = m.unmark()
-    m.push({})
-    m.set_items(items)
-
-
-def _protocol(m: _Machine) -> None:
-    if m.number(1) > 5:
-        raise ValueError("no such protocol")
-
-
-def _new_instance(m: _Machine) -> None:
-    """INST: a class by name, with the arguments since the mark."""
-    arguments = tuple(m.unmark())
-    m.name(m.line().decode(), m.line().decode())
-    m.call(m.stack.pop(), arguments)
-
-
-def _new_object(m: _Machine) -> None:
-    """OBJ: a class and its arguments since the mark."""
-    items = m.unmark()
-    m.call(items[0], tuple(items[1:]))
-
-
-def _new_with_keywords(m: _Machine) -> None:
-    """NEWOBJ_EX: no class that has a handler takes keywords."""
-    function, arguments, keywords = m.pop(3)
-    m.push(Opaque(function.name, (arguments, keywords)))
-
-
-_STOP = ord(".")
-_OPCODES: Mapping[int, Callable[[_Machine], Any]] = {
-    code[0]: operation
-    for code, operation in {
-        # stack
-        b"(": _Machine.mark,
-        b"0": _pop_mark_or_one,
-        b"1": _Machine.unmark,
-        b"2": lambda m: m.push(m.stack[-1]),
-        # constants and numbers
-        b"N": lambda m: m.push(None),
-        b"\x88": lambda m: m.push(True),
-        b"\x89": lambda m: m.push(False),
-        b"I": lambda m: m.push(_integer(m.line())),
-        b"L": lambda m: m.push(_integer(m.line())),
-        b"F": lambda m: m.push(float(m.line())),
-        b"J": lambda m: m.push(m.number(4, signed=True)),
-        b"K": _short,
-        b"M": lambda m: m.push(m.number(2)),
-        b"\x8a": lambda m: _long(m, m.number(1)),
-        b"\x8b": lambda m: _long(m, m.number(4)),
-        b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-        # text and bytes
-        b"S": lambda m: m.push(_quoted(m.line())),
-        b"T": lambda m: m.push(str(m.take(m.number(4)), "latin-1")),
-        b"U": lambda m: m.push(str(m.take(m.number(1)), "latin-1")),
-        b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-        b"X": _unicode,
-        b"\x8c": lambda m: m.text(m.byte()),
-        b"\x8d": lambda m: m.text(m.number(8)),
-        b"B": lambda m: m.octets(m.number(4)),
-        b"C": lambda m: m.octets(m.byte()),
-        b"\x8e": lambda m: m.octets(m.number(8)),
-        b"\x96": lambda m: m.octets(m.number(8)),
-        # containers
-        b"]": lambda m: m.push([]),
-        b"}": lambda m: m.push({}),
-        b")": lambda m: m.push(()),
-        b"\x8f": lambda m: m.push(set()),
-        b"l": lambda m: m.push(m.unmark()),
-        b"d": _new_dict,
-        b"t": _tuple,
-        b"\x91": lambda m: m.push(frozenset(key_of(item) for item in m.unmark())),
-        b"\x85": lambda m: m.push(tuple(m.pop(1))),
-        b"\x86": lambda m: m.push(tuple(m.pop(2))),
-        b"\x87": lambda m: m.push(tuple(m.pop(3))),
-        b"a": lambda m: m.append(m.pop(1)),
-        b"e": lambda m: m.append(m.unmark()),
-        b"\x90": lambda m: m.append(m.unmark()),
-        b"s": lambda m: m.set_items(m.pop(2)),
-        b"u": lambda m: m.set_items(m.unmark()),
-        # memo
-        b"p": lambda m: m.remember(int(m.line())),
-        b"q": _put,
-        b"r": _long_put,
-        b"\x94": lambda m: m.remember(len(m.memo)),
-        b"g": lambda m: m.push(m.memo[int(m.line())]),
-        b"h": _get,
-        b"j": _long_get,
-        # globals, calls and what lies outside; out-of-band buffers and the copyreg extensions are for programs that talk live
-        b"c": lambda m: m.name(m.line().decode(), m.line().decode()),
-        b"\x93": lambda m: m.name(*m.pop(2)),
-        b"R": lambda m: m.call(*m.pop(2)),
-        b"\x81": lambda m: m.call(*m.pop(2)),
-        b"\x92": _new_with_keywords,
-        b"i": _new_instance,
-        b"o": _new_object,
-        b"b": _Machine.build,
-        b"P": lambda m: m.persist(m.line().decode()),
-        b"Q": lambda m: m.persist(m.stack.pop()),
-        # framing
-        b"\x80": _protocol,
-        b"\x95": lambda m: m.take(8),
-    }.items()
-}
-_DEAR = dict.fromkeys(b"]}\x8fldt\x91\x85\x86\x87R\x81\x92io", _CONTAINER) | dict.fromkeys(b"pqr\x94", _ENTRY)
-_COSTS = [_DEAR.get(code, _OBJECT) for code in range(256)]
