@@ -23,7 +23,7 @@ from xconvert.formats._opcodes import COSTS, OBJECT, OPCODES, STOP
 
 __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
-MAXOPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
+MAX_OPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
 MAX_MARKS = 1_000
 MAX_LINE = 4_096
 _SETTLED = 1 << 16  # bytes after which what opcodes took is taken from the budget
@@ -86,7 +86,7 @@ class _Machine:
 
     def run(self) -> Any:
         data, spent = self.data, 0
-        for _ in range(MAXOPCODES):
+        for _ in range(MAX_OPCODES):
             code = data[self.at]
             self.at += 1
             if code == STOP:
@@ -96,7 +96,7 @@ class _Machine:
                 self.budget.take(spent, "its pickle makes endlessly many objects")
                 spent = 0
             OPCODES[code](self)
-        raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more than {MAXOPCODES} opcodes")
+        raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more than {MAX_OPCODES} opcodes")
 
     def take(self, size: int) -> memoryview:
         start, self.at = self.at, self.at + size
