@@ -140,7 +140,7 @@ def hostile() -> Report:
         omitted=(HOSTILE,),
         changes=(change,),
         diagnoses=(Diagnosis("padding", HOSTILE, HOSTILE, HOSTILE),),
-        activations=replace(picture, layer=HOSTILE),
+        activations=picture._replace(layer=HOSTILE),
         training=step,
         trials=tried().trials,
         provenance={

@@ -11,14 +11,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xconvert import __version__, supervision
+from xconvert.options import as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
@@ -62,59 +62,6 @@ def cli() -> None:  # \b keeps click from folding the lines below it
     """  # noqa: D301
 
 
-def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several click options as one decorator."""
-    return lambda function: reduce(lambda inner, wrap: wrap(inner), reversed(decorators), function)
-
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-mapping_folders = click.option(
-    "--mappings", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="Also use the mapping files in this folder."
-)
-reports_to = click.option(
-    "--report",
-    "reports",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Also write the report to this .html, .md, .json or .xml (JUnit) file.",
-)
-reading = options(
-    click.option(
-        "--from",
-        "implementation",
-        metavar="NAME",
-        help="Whose names the file has, where several fit: an implementation or a framework.",
-    ),
-    click.option("--key", metavar="KEY", help="Which state dict or model, where the file holds several."),
-    click.option("--ema/--no-ema", default=None, help="The moving averages of the weights, or the weights themselves."),
-    click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="An attribute you know better than the file."),
-    click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave out tensors with such names, e.g. 'aux.*'."),
-    mapping_folders,
-    click.option(
-        "--max-memory",
-        metavar="SIZE",
-        help="What a file may ask for beyond what it holds, e.g. 2G.  [default: 256M + 4 × its size]",
-    ),
-    click.option("--verify-checksums", is_flag=True, help="Also those of zip members and of xconvert's own record."),
-    click.option("--isolate", is_flag=True, help="Parse files in a process of its own, with limits: for what strangers sent."),
-)
-
-
-def _reading(kwargs: dict[str, Any]) -> dict[str, Any]:
-    from xconvert.errors import UsageError
-    from xconvert.formats._limits import parse_memory
-
-    kwargs["max_memory"] = parse_memory(kwargs["max_memory"]) if kwargs["max_memory"] else None
-    settings = {}
-    for text in kwargs.pop("settings"):
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"`--set {text}` is not of the form NAME=VALUE", hints=["for example `--set bn_epsilon=0.001`"])
-        settings[name] = value
-    return {**kwargs, "settings": settings}
-
-
 @cli.command(short_help="Convert a checkpoint (the default command).")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
@@ -153,14 +100,12 @@ def convert(
     from xconvert import render
     from xconvert.conversion import convert as run
     from xconvert.errors import UsageError
-    from xconvert.reports import check
 
-    for path in dict.fromkeys(reports):
-        check(path, [source])
+    _check_reports(reports, [source])
     if drop_background and add_background:
         raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
     kwargs["background"] = "drop" if drop_background else "add" if add_background else None
-    report = run(source, output, to=to, verify=not no_verify, **_reading(kwargs))
+    report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
     names = (str(source), report.output)
     _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
     _write_reports(report, reports, names, [source, Path(report.output)])
@@ -191,40 +136,41 @@ def verify(
     --from, --key and --set speak of A.
     """
     from xconvert import render
-    from xconvert.reports import check, github
     from xconvert.verification import verify as run
 
     if sizes:
-        kwargs["sizes"] = _sizes(sizes)
-    for path in dict.fromkeys(reports):
-        check(path, [a, *([b] if b else [])])
-    report = run(a, b, **_reading(kwargs))
+        kwargs["sizes"] = read_sizes(sizes)
+    _check_reports(reports, [a, *([b] if b else [])])
+    report = run(a, b, **read_settings(kwargs))
     names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
     told = render.verification(names, report, every=layers == "all")
-    told += "\n" + github.annotations(report, names) if form == "github" else ""
-    _print({**report.to_dict(), "names": names} if as_json else told)
+    _print({**report.to_dict(), "names": names} if as_json else told + _annotations(report, names, form))
     _write_reports(report, reports, names, [a, *([b] if b else [])])
     sys.exit(0 if report.equal else 1)
 
 
-def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[Path]) -> None:
-    from xconvert.reports import check, write
+def _annotations(report: Report, names: tuple[str, str], form: str) -> str:
+    if form != "github":
+        return ""
+    from xconvert.reports import github
 
+    return "\n" + github.annotations(report, names)
+
+
+def _check_reports(paths: Sequence[Path], files: Sequence[Path]) -> None:
     for path in dict.fromkeys(paths):
+        from xconvert.reports import check  # 20 ms of import
+
+        check(path, files)
+
+
+def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[Path]) -> None:
+    for path in dict.fromkeys(paths):
+        from xconvert.reports import check, write
+
         check(path, files)
         write(report, path, names)
         click.echo(f"wrote {path}", err=True)
-
-
-def _sizes(text: str) -> list[int]:
-    from xconvert.errors import UsageError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 5 and 71 <= int(part) <= 2048 for part in parts):
-        raise UsageError(
-            f"`--sizes {text}` is no list of sizes", facts=["expected whole numbers from 71 (Xception's smallest) to 2048"]
-        )
-    return [int(part) for part in parts]
 
 
 @cli.command(short_help="Which tensors of two checkpoints differ, and why?")
@@ -240,7 +186,7 @@ def diff(a: Path, b: Path, every: bool, as_json: bool, **kwargs: Any) -> None:
     """
     from xconvert import difference
 
-    told = difference.diff(a, b, **_reading(kwargs))
+    told = difference.diff(a, b, **read_settings(kwargs))
     _print(told if as_json else difference.diff_text(told, every))
     sys.exit(0 if told["explained"] else 1)
 
@@ -253,7 +199,7 @@ def inspect(file: Path, as_json: bool, **kwargs: Any) -> None:
     """Show FILE's format, architecture, implementation and attributes, and where each was learned."""
     from xconvert import listing
 
-    told = listing.inspect(file, **_reading(kwargs))
+    told = listing.inspect(file, **read_settings(kwargs))
     _print(told if as_json else listing.inspect_text(told))
 
 

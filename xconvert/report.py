@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert.model import Array
 
@@ -72,8 +72,7 @@ class LayerError:
         return told
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(NamedTuple):
     """One thing that was checked: names, shapes, dtypes, values, or the layers of one comparison."""
 
     name: str
@@ -81,8 +80,7 @@ class Check:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(NamedTuple):
     """How the answers to ``images`` images of one size agree: for how many the first class, and the set of the first five, is
     the same on both sides. Information only: a wrong epsilon moves logits by 2 % with 100 % agreement.
     """
@@ -108,8 +106,7 @@ class Diagnosis:
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Activations:
+class Activations(NamedTuple):
     """What both sides computed at the layer where they part, for one image: (H, W) of the ``channel`` that differs most, or
     the whole vector (C,) where a layer has no map; ``channel`` is then -1.
     """
@@ -140,8 +137,7 @@ class Step:
         return all(error.ok for error in (self.loss, *self.gradients, *self.statistics))
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(NamedTuple):
     """One row of the acceptance table: the logits for ``batch`` images of one ``seed``, ``maximum`` the largest absolute
     difference, which is held to ``allowed``, and for how many of them the first class is the same; None without classes.
     """
@@ -229,9 +225,9 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` in JSON types: dataclasses as objects, what is not finite as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        told = {f.name: getattr(value, f.name) for f in fields(value)}
+    """``value`` in JSON types: dataclasses and named tuples as objects, what is not finite as null."""
+    if (is_dataclass(value) and not isinstance(value, type)) or hasattr(value, "_asdict"):
+        told = value._asdict() if hasattr(value, "_asdict") else {f.name: getattr(value, f.name) for f in fields(value)}
         return _plain(told | {name: getattr(value, name) for name in ("moved", "ok") if hasattr(value, name)})
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}

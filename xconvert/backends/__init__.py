@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -206,6 +204,9 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
     ``train``: a step of training each, instead of a forward pass.
     """
     job = jobs[0]
+    import subprocess
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
         description = {
             "backend": backend.name,
