@@ -51,6 +51,17 @@ class Opaque:
     elements: list[Any] = field(default_factory=list)
 
 
+class Key(tuple[Any, ...]):
+    """A tuple as a key. The hash of a tuple of numbers is no secret, and tuples that share one make a dict take quadratic time;
+    that of text has a salt.
+    """
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return hash(repr([*map(hash, self)]))
+
+
 class Leaf:
     """What a reader takes for a tensor: base of what its handlers return."""
 
@@ -65,21 +76,24 @@ class Dict(dict[Any, Any]):
 
 def is_hostile(name: str) -> bool:
     """Whether ``name``, in Python 3's spelling, has no business in a checkpoint."""
-    parts, (modules, names) = name.split("."), _HOSTILE
+    (modules, names), outer, inner = _HOSTILE, name.split(".", 2), name.rsplit(".", 2)
     # Protocol 4 reaches through attributes, `torch.serialization` `os.system`: a module may stand before the last name as well.
     return (
         name in names
-        or any(".".join(parts[:n]) in modules for n in range(1, len(parts)))
-        or (len(parts) > 2 and parts[-2] in {"os", "posix", "nt", "sys", "subprocess", "builtins"})
+        or any(".".join(outer[:n]) in modules for n in range(1, len(outer)))  # none of them has more than two parts
+        or (len(inner) > 2 and inner[1] in {"os", "posix", "nt", "sys", "subprocess", "builtins"})
     )
 
 
 def key_of(value: Any) -> Any:
-    """``value`` if hashing it is harmless: deep tuples overflow the C stack, huge integers can all share one hash."""
-    for item in value if type(value) is tuple and len(value) <= 16 else (value,):
+    """``value``, a tuple as ``Key``, if hashing it is harmless: deep tuples overflow the C stack, huge integers can all share one
+    hash.
+    """
+    short = type(value) is tuple and len(value) <= 16
+    for item in value if short else (value,):
         if not isinstance(item, (*_SCALARS, Global, Opaque)) or (isinstance(item, int) and abs(item) >> 64):
             raise TypeError("no key for a dict")
-    return value
+    return Key(value) if short else value
 
 
 def fill(target: dict[Any, Any], pairs: Iterable[Any]) -> None:

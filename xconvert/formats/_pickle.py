@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import damaged, shown, truncated
 from xconvert.formats._globals import CONTAINERS, Dict, Global, Handler, Leaf, Opaque, fill, is_hostile, key_of
-from xconvert.formats._limits import USUAL, Budget
+from xconvert.formats._limits import MAX_NAME, USUAL, Budget
 
 __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
@@ -119,6 +120,10 @@ class _Machine:
     def name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a global's name is text")
+        size = len(module) + len(name)
+        if size > MAX_NAME:
+            raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle names something in {size} characters")
+        self.budget.take(size, "its pickle names endlessly many things")
         found = Global(f"{module}.{name}")
         if found.modern not in self.handlers and is_hostile(found.modern):
             raise asks_to_run(self.path, found.name)
@@ -172,8 +177,13 @@ class _Machine:
     def remember(self, index: int) -> None:
         self.memo[index] = self.stack[-1]
 
-    def text(self, size: int) -> None:
-        self.push(str(self.take(size), "utf-8", "surrogatepass"))
+    def text(self, raw: bytes | memoryview, encoding: str = "latin-1", errors: str = "strict") -> None:
+        value = str(raw, encoding, errors)
+        self.budget.take(sys.getsizeof(value), "its pickle is all text")  # one character may make all of them four bytes wide
+        self.push(value)
+
+    def unicode(self, size: int) -> None:
+        self.text(self.take(size), "utf-8", "surrogatepass")
 
     def octets(self, size: int) -> None:
         taken = self.take(size)
@@ -264,12 +274,12 @@ _OPCODES: Mapping[int, Callable[[_Machine], Any]] = {
         b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
         # text and bytes
         b"S": lambda m: m.push(_quoted(m.line())),
-        b"T": lambda m: m.push(str(m.take(m.number(4)), "latin-1")),
-        b"U": lambda m: m.push(str(m.take(m.number(1)), "latin-1")),
-        b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
-        b"X": lambda m: m.text(m.number(4)),
-        b"\x8c": lambda m: m.text(m.number(1)),
-        b"\x8d": lambda m: m.text(m.number(8)),
+        b"T": lambda m: m.text(m.take(m.number(4))),
+        b"U": lambda m: m.text(m.take(m.number(1))),
+        b"V": lambda m: m.text(m.line(), "raw-unicode-escape"),
+        b"X": lambda m: m.unicode(m.number(4)),
+        b"\x8c": lambda m: m.unicode(m.number(1)),
+        b"\x8d": lambda m: m.unicode(m.number(8)),
         b"B": lambda m: m.octets(m.number(4)),
         b"C": lambda m: m.octets(m.number(1)),
         b"\x8e": lambda m: m.octets(m.number(8)),

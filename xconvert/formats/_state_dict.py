@@ -125,28 +125,32 @@ def choose(path: Path, root: Any, choice: Choice, save: str) -> tuple[Mapping[st
         if not large:
             raise UnreadableError(
                 f"`{path}` holds {'no averaged weights' if choice.ema else 'nothing but averaged weights'}",
-                facts=[str(c) for c in candidates],
+                facts=_some(candidates),
                 hints=[f"leave `--{'' if choice.ema else 'no-'}ema` away"],
             )
         fitting = large
     if not fitting:
         hint = f"pass `--key {shown(candidates[0].key)}`" if candidates[0].key else "leave `--key` away"
-        raise UnreadableError(
-            f"`{path}` holds no state dict under `{shown(str(key))}`", facts=[str(c) for c in candidates], hints=[hint]
-        )
+        raise UnreadableError(f"`{path}` holds no state dict under `{shown(str(key))}`", facts=_some(candidates), hints=[hint])
     if len(fitting) > 1:
         count = {2: "two", 3: "three", 4: "four"}.get(len(fitting), str(len(fitting)))
         either = ["or `--ema` for the averaged weights, `--no-ema` for the others"] if any(map(_averaged, fitting)) else []
         raise AmbiguousError(
             f"`{path}` holds {count} state dicts",
-            facts=[str(c) for c in fitting],
-            hints=[f"pass `--key {fitting[0].key}`", *either],
+            facts=_some(fitting),
+            hints=[f"pass `--key {shown(fitting[0].key)}`", *either],
         )
     chosen = fitting[0]
     check_count(path, chosen.tensors)
     notes = [f"unwrapped `{shown(chosen.key)}`"] if chosen.key else []
-    others = [str(c) for c in candidates if c is not chosen] + training
+    others = _some([*(c for c in candidates if c is not chosen), *training])
     return chosen.entries, notes + [f"left out {other}" for other in others]
+
+
+def _some(found: Sequence[Any], most: int = 20) -> list[str]:
+    """What is ``found`` as text; of very many the first, and how many more there are."""
+    more = [f"{len(found) - most} more"] if len(found) > most else []
+    return [*map(str, found[:most]), *more]
 
 
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?)([._]|$)", re.IGNORECASE)
@@ -170,11 +174,11 @@ def _nothing(path: Path, root: Any, classes: list[str], save: str) -> Unreadable
 
 def _candidates(root: Any) -> tuple[list[_Candidate], list[str], list[str]]:
     """(state dicts in ``root``, training entries with tensors, classes of whole modules), each once, in the file's order."""
-    found, training, classes = list[_Candidate](), list[str](), list[str]()
+    found, training, classes, counted = list[_Candidate](), list[str](), list[str](), set[int]()
     for key, value in _walk(root, lambda key, value: _is_training(key) or _as_candidate(key, value) is not None):
         candidate = _as_candidate(key, value)
         if _is_training(key):
-            count = sum(_is_tensor(v) for _, v in _walk(value))
+            count = sum(_is_tensor(v) for _, v in _walk(value, seen=counted))
             training += [f"`{shown(key)}` ({_counted(count)})"] * (count > 0)
         elif candidate:
             found.append(candidate)
@@ -183,25 +187,29 @@ def _candidates(root: Any) -> tuple[list[_Candidate], list[str], list[str]]:
     return found, training, classes
 
 
-def _walk(root: Any, leaf: Callable[[str, Any], bool] = lambda key, value: False) -> Iterator[tuple[str, Any]]:
+def _walk(
+    root: Any, leaf: Callable[[str, Any], bool] = lambda key, value: False, seen: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
     """Every container and tensor in ``root`` with its dotted path, outer first, shared ones once; no further where ``leaf``.
 
-    A small pickle may describe a graph with endlessly many paths, or one endlessly deep: what was seen is not entered again.
+    A small pickle may describe a graph with endlessly many paths, or one endlessly deep: what was ``seen``, in this walk or in
+    others that share it, is not entered again.
     """
-    seen = {id(root)}
-    pending = deque([("", root, 0)])
+    seen = set() if seen is None else seen
+    seen.add(id(root))
+    pending = deque([("", "", root, 0)])
     for _ in range(_MAX_VISITED):
         if not pending:
             return
-        key, value, depth = pending.popleft()
+        outer, name, value, depth = pending.popleft()
+        key = f"{outer}.{name}" if outer else name  # made only now: of all that are pending they would fill the memory
         yield key, value
         if leaf(key, value) or depth == _MAX_DEPTH:
             continue
-        for name, inner in enumerate(value) if isinstance(value, (list, tuple)) else _entries(value).items():
-            if isinstance(inner, _NODES) and isinstance(name, (str, int)) and id(inner) not in seen:
+        for part, inner in enumerate(value) if isinstance(value, (list, tuple)) else _entries(value).items():
+            if isinstance(inner, _NODES) and isinstance(part, (str, int)) and id(inner) not in seen:
                 seen.add(id(inner))
-                part = str(name)[:200]
-                pending.append((f"{key}.{part}" if key else part, inner, depth + 1))
+                pending.append((key, str(part)[:200], inner, depth + 1))
 
 
 def _entries(value: Any) -> Mapping[Any, Any]:

@@ -1,0 +1,80 @@
+"""Small files that ask for much work or memory, each by its own kind of repetition; ``tests/test_limits.py`` opens them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+from tests.pickles import opcodes, zipped
+
+COSTS: dict[str, tuple[str, Callable[[], bytes]]] = {}  # by what is repeated: suffix, and what makes the content
+
+
+def _cost(what: str, suffix: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
+    def enter(build: Callable[[], bytes]) -> Callable[[], bytes]:
+        COSTS[what] = suffix, build
+        return build
+
+    return enter
+
+
+def _pickled(body: bytes) -> bytes:
+    return zipped([("x/data.pkl", b"\x80\x02" + body + b".")])
+
+
+def _remembered(text: str) -> bytes:
+    return opcodes(text) + b"q\x00"
+
+
+@_cost("a global of a hundred thousand parts", ".pth")
+def many_parts() -> bytes:
+    return _pickled(_remembered("a." * 50_000) + b"h\x00\x93")
+
+
+@_cost("globals of the same long text", ".pth")
+def long_globals() -> bytes:
+    return _pickled(_remembered("a" * 1_000_000) + b"h\x00h\x00\x93" * 1000)
+
+
+@_cost("globals of the same short text", ".pth")
+def short_globals() -> bytes:
+    return _pickled(_remembered("a." * 249) + b"h\x00h\x00\x93" * 150_000)
+
+
+@_cost("text that one character makes four times as wide", ".pdparams")
+def wide_text() -> bytes:
+    return b"\x80\x02" + opcodes("a" * 20_000_000 + "\U0001f600") + b"]" * 400_000 + b"."
+
+
+@_cost("tuples of one hash as keys", ".pth")
+def tuples_of_one_hash() -> bytes:
+    return _pickled(b"}(" + b"".join(opcodes(pair)[1:-1] + b"\x86N" for pair in _of_one_hash(40_000)) + b"u")
+
+
+def _of_one_hash(count: int) -> Iterator[tuple[int, int]]:
+    """Pairs that hash alike: CPython's ``tuplehash``, an xxHash without a seed, from its end to its second number."""
+    mask, first, second, seed = (1 << 64) - 1, 11400714785074694791, 14029467366897019727, 2870177450012600261
+    goal = pow(first, -1, 1 << 64) * 0x123456789ABCDEF0 & mask
+    goal = (goal >> 31 | goal << 33) & mask
+    a = 0
+    while count:
+        a += 1
+        state = seed + a * second & mask
+        state = (state << 31 | state >> 33) * first & mask
+        b = (goal - state) * pow(second, -1, 1 << 64) & mask
+        b -= (b >> 63) << 64
+        if b != -1 and abs(b) < (1 << 61) - 1:  # it is its own hash
+            count -= 1
+            yield a, b
+
+
+@_cost("optimizers that share one list", ".pth")
+def optimizers_of_one_list() -> bytes:
+    shared = opcodes("x") + b"]q\x01(" + b"]" * 60_000 + b"e"
+    return _pickled(b"}(" + shared + b"".join(opcodes(f"opt_{i}") + b"](h\x01e" for i in range(1000)) + b"u")
+
+
+@_cost("long names of dicts in dicts", ".pth")
+def long_paths() -> bytes:
+    wide = b"(" + b"".join(b"J" + struct.pack("<l", i) + b"}" for i in range(150_000)) + b"u"
+    return _pickled(_remembered("z" * 200) + b"}" + b"h\x00}" * 6 + wide + b"s" * 6)
