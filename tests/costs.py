@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 from collections.abc import Callable, Iterator
 
 from tests.pickles import opcodes, zipped
@@ -78,3 +80,26 @@ def optimizers_of_one_list() -> bytes:
 def long_paths() -> bytes:
     wide = b"(" + b"".join(b"J" + struct.pack("<l", i) + b"}" for i in range(150_000)) + b"u"
     return _pickled(_remembered("z" * 200) + b"}" + b"h\x00}" * 6 + wide + b"s" * 6)
+
+
+def _packed(members: Iterator[tuple[str, bytes]], extra: bytes = b"") -> bytes:
+    """A zip archive of deflated ``members``."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            told = zipfile.ZipInfo(name)
+            told.extra, told.compress_type = extra, zipfile.ZIP_DEFLATED
+            archive.writestr(told, content)
+    return file.getvalue()
+
+
+@_cost("fields without content in a zip directory", ".npz")
+def empty_extra_fields() -> bytes:
+    return _packed(((f"{i}.npy", b"") for i in range(100)), struct.pack("<2H", 9, 0) * 16_000)
+
+
+@_cost("long headers of arrays, deflated", ".npz")
+def long_headers() -> bytes:
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"0," * 4000 + b")}\n"
+    header = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+    return _packed((f"{i}.npy", header) for i in range(7000))
