@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 
+from tests import costs_hdf5
 from tests.pickles import opcodes, zipped
 from xconvert.formats import _sstable
 from xconvert.formats._crc32c import checksum
@@ -186,3 +187,13 @@ def numbers_as_fields() -> bytes:
     listed = block(1, "t") + block(2, block(2, number(1, count))) + number(3, 1) + block(4, block(1, b""))
     saved = block(2, block(3, b"\x2d\0\0\0\0" * count))
     return _sstable.table([(b"", block(1, block(1, listed))), (key("t", ((0, -1),)), saved)])
+
+
+COSTS |= {
+    "attributes of HDF5 that are texts": (".weights.h5", lambda: costs_hdf5.attributes_of_text(5000)),
+    "texts of HDF5 among many others": (".weights.h5", costs_hdf5.one_large_collection),
+    "groups of HDF5": (".weights.h5", costs_hdf5.groups),
+    "names of one layer": (".h5", costs_hdf5.names_of_one_layer),
+    "chunks that reach far beyond their shape": (".weights.h5", costs_hdf5.chunks_beyond_the_shape),
+    "layers of one name in a configuration": (".h5", costs_hdf5.layers_of_one_name),
+}
