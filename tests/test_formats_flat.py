@@ -246,7 +246,7 @@ def test_every_header_version() -> None:
         (numpy_file(np.arange(3)).replace(b"(3,)", b"(-3,)"), "is damaged: "),
         (numpy_file(np.asarray([None])), r"holds `a.npy` as `\|O`"),
         (numpy_file(np.asarray(["text"])), "holds `a.npy` as `<U4`"),
-        (numpy_file(np.zeros(2, "f4,i4")), r"holds `a.npy` as `\|V8`"),
+        (numpy_file(np.zeros(2, "f4,i4")), r"holds `a.npy` as `\[\('f0', '<f4'\)"),
         (numpy_file(np.zeros(2, "V2")), r"holds `a.npy` as `\|V2`, bfloat16 that NumPy saved"),
     ],
 )

@@ -50,6 +50,15 @@ def test_zip64_directory_agrees_with_the_other(monkeypatch: pytest.MonkeyPatch) 
         open_zip(Path("x.pth"), mapped(patched(data, b"PK\x06\x07", 8, b"\xff" * 8)))
 
 
+def test_two_zip64_fields_of_one_member_are_refused() -> None:
+    file, member = io.BytesIO(), zipfile.ZipInfo("a")
+    member.extra = struct.pack("<2HQ", 1, 8, 1) * 2
+    with zipfile.ZipFile(file, "w") as target:
+        target.writestr(member, b"1")
+    with pytest.raises(UnreadableError, match="its zip directory makes no sense"):
+        open_zip(Path("x.pth"), mapped(file.getvalue()))
+
+
 def test_comment_may_look_like_a_directory() -> None:
     file = io.BytesIO()
     writer = ZipWriter(file)

@@ -29,10 +29,8 @@ sprung, armed = [], False
 def audit(event, arguments):
     if not armed:
         return
-    # NumPy reads an array's header with ast.literal_eval, which compiles to a tree, never to code
-    tree = event == "compile" and arguments[1] == "<unknown>"
     written = event == "open" and (arguments[1] or "r") != "rb" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    if (event not in HARMLESS or written) and not tree:
+    if event not in HARMLESS or written:
         sprung.append([event, repr(arguments)[:200]])
 
 def trap(name):

@@ -35,7 +35,8 @@ BLOCKS = Kind(
     "the blocks of entry and middle flow, such as [3, 8]",
     lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and 0 <= n < 1000 for n in v),
 )
-_LARGEST = 1 << 20  # bytes of a mapping file; the largest that is shipped has 10,000
+_LARGEST = 1 << 18  # bytes of a mapping file; the largest that is shipped has 10,000
+_MOST_DOTS = 100  # in a line; tomllib takes quadratic time for a key of many parts
 COUNT = Kind("a whole number from 1", lambda v: type(v) is int and 0 < v < 1_000_000)
 PUBLISHED: Mapping[str, Kind] = {"blocks": BLOCKS, "classes": COUNT, "attributes": TABLE, "preprocessing": TABLE}
 NAMES = Kind("a name or a list of names", lambda v: v == "" or TEXT.fits(v) or list_of(TEXT, 1).fits(v))
@@ -324,6 +325,8 @@ def _toml(path: Path) -> dict[str, Any]:
             raise MappingError(f"`{path}` is no file")
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
+        if (dots := max(line.count(b".") for line in text.split(b"\n"))) > _MOST_DOTS:
+            raise MappingError(f"`{path}` has a line with {dots} dots", facts=[f"expected at most {_MOST_DOTS}"])
         if len(text) > _LARGEST:
             raise MappingError(f"`{path}` is too long for a mapping file", facts=[f"expected at most {_LARGEST} bytes"])
         return tomllib.loads(text.decode())

@@ -53,7 +53,11 @@ _enter(
     _header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551616, 18446744073709551616)}\n"),
 )
 _enter(
-    *("structure", "structures in the place of numbers", "`{path}` holds `a.npy` as `|V8`, no numbers that a network has"),
+    *(
+        "structure",
+        "structures in the place of numbers",
+        "`{path}` holds `a.npy` as `[('f0', '<f4'), ('f1', '<i4')]`, no numbers that a network has",
+    ),
     numpy_file(np.zeros(2, "f4,i4")),
 )
 _enter("no-array", "a member that is no array", NO_HEADER, b"no array at all")

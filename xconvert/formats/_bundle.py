@@ -28,6 +28,7 @@ from xconvert.formats._arrays import (
 )
 from xconvert.formats._bundle_files import VERSION, files, header, shard_name
 from xconvert.formats._crc32c import checksum
+from xconvert.formats._limits import Limits
 from xconvert.formats._maps import mapped
 from xconvert.formats._protobuf import block, encoded, fixed32, message, number, parts, signed, varint, whole
 from xconvert.formats._slices import Extents, extents, key, size_of, whole_tensor, within
@@ -103,13 +104,13 @@ def kind(data: mmap.mmap) -> str:
         return "v2"
 
 
-def open_bundle(path: Path, data: mmap.mmap) -> Bundle:
+def open_bundle(path: Path, data: mmap.mmap, limits: Limits) -> Bundle:
     """What the index ``data`` at ``path`` tells of, tensors unread; their checksums are verified when they are read.
 
     Raises ``UnreadableError`` when index or shards are damaged or hostile or a shard is missing.
     """
     with parsing(path):
-        rows = entries(path, data)
+        rows = entries(path, data, budget=limits.budget(path, len(data)))
         first, header = next(rows, (b"", memoryview(b"")))
         if first != b"" or not header:
             raise ValueError("its index has no header")

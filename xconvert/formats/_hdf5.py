@@ -8,12 +8,11 @@ buffer when the interpreter ends crashes the process (h5py 3.16).
 
 from __future__ import annotations
 
-import io
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import count, takewhile
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,14 +21,17 @@ import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import checked_shape, dtype_named, elements, shown, view
+from xconvert.formats._hdf5_buffer import Buffer
 from xconvert.formats._hdf5_chunks import FILTERS, NONSENSE, Chunked, compact, tree_of
-from xconvert.formats._hdf5_texts import layout, lengths, texts
-from xconvert.formats._limits import MAX_NAME, MAX_TENSORS, USUAL, Budget, told
+from xconvert.formats._hdf5_texts import Headers
+from xconvert.formats._limits import MAX_NAME, USUAL, Budget, told
 from xconvert.model import Array, Tensor
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSIONS = (b"\0", b"\1", b"\2", b"\3")  # of the superblock, the byte after the signature
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
+_MOST_OBJECTS = 10_000  # groups and datasets; a Xception in training has 1,300. The library takes 0.2 ms for each
+_MOST_ATTRIBUTES = 1_000  # of one object
 BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
 
 
@@ -66,6 +68,11 @@ class Hdf5:
     def __init__(self, path: Path, buffer: memoryview, root: Any, budget: Budget) -> None:
         self._path, self._buffer, self._h5py, self.root, self.budget = path, buffer, h5py_for(path), root, budget
         self._reached: set[int] = set()  # addresses of the objects that were reached
+        self._headers: Headers | None = None
+        with _libhdf5(path):
+            properties = self._h5py.h5i.get_file_id(root).get_create_plist()
+            if properties.get_sizes() == (8, 8):  # bytes of an address and of a length, as ever
+                self._headers = Headers(buffer, properties.get_userblock(), budget)
 
     def members(self, group: Any) -> list[str]:
         """The names in ``group``, checked, in the file's order."""
@@ -74,10 +81,11 @@ class Hdf5:
         return [self._checked(_decoded(name)) for name in names]
 
     def group(self, parent: Any, name: str) -> Any:
-        """The group ``name``, which may be a path of several names, below ``parent``."""
+        """The group ``name``, which may be a path of several names, below ``parent``; refused when it was reached before."""
         found = self._get(parent, name)
         if not isinstance(found, self._h5py.h5g.GroupID):
             raise self._damaged(f"`{shown(name)}` is not a group")
+        self._once(found, name)
         return found
 
     def children(self, parent: Any) -> tuple[dict[str, Any], list[str]]:
@@ -95,21 +103,19 @@ class Hdf5:
     def attributes(self, node: Any) -> list[str]:
         """The names of the attributes of a group or dataset."""
         with _libhdf5(self._path):
-            h5a = self._h5py.h5a
-            return [_decoded(h5a.open(node, index=i).name) for i in range(h5a.get_num_attrs(node))]
+            return self._names(node)
 
     def texts(self, node: Any) -> dict[str, str]:
         """Those attributes of a group or dataset that are single strings, bytes or not."""
         with _libhdf5(self._path):
-            values = {name: self._attribute(node, name) for name in self.attributes(node)}
+            values = {name: self._attribute(node, name) for name in self._names(node)}
         return {name: _text(value) for name, value in values.items() if isinstance(value, (str, bytes))}
 
     def strings(self, group: Any, name: str) -> list[str] | None:
         """The attribute ``name``, a list of strings, joined from ``name0``, ``name1`` … where it was split; None without it."""
         with _libhdf5(self._path):
-            there = partial(self._h5py.h5a.exists, group)
-            split = (f"{name}{number}" for number in count())
-            parts = [name] if there(name.encode()) else list(takewhile(lambda part: there(part.encode()), split))
+            names = set(self._names(group))
+            parts = [name] if name in names else list(takewhile(names.__contains__, (f"{name}{number}" for number in count())))
             # Keras stores an empty list as an array of no float64: np.asarray([]).
             values = [value for part in parts for value in np.asarray(self._attribute(group, part)).reshape(-1)]
         if not all(isinstance(value, (str, bytes)) for value in values):
@@ -166,21 +172,28 @@ class Hdf5:
 
     def _referred(self, node: Any, name: str, count: int, shape: tuple[int, ...] | None) -> Any:
         """The ``count`` texts of variable length in the attribute ``name``, read without the library."""
-        header = self._header(node)
-        said = lengths(self._buffer, *header, name.encode(errors="surrogateescape"), count) if header else None
-        if said is None or header is None:
+        address, raw = self._address(node), name.encode(errors="surrogateescape")
+        said = self._headers.lengths(address, raw, count) if self._headers else None
+        if said is None or self._headers is None:
             raise self._refused(name, "is an attribute stored in a form that Keras does not use")
         self.budget.take(sum(said), f"the attribute `{shown(name)}` says that it holds {told(sum(said))} of text")
-        found = texts(self._buffer, *header, name.encode(errors="surrogateescape"), count)
+        found = self._headers.texts(address, raw, count)
         if found is None:
             raise self._damaged(f"the attribute `{shown(name)}` refers to text that is not there")
         return found if shape else found[0]
 
-    def _header(self, node: Any) -> tuple[int, int] | None:
-        """What addresses are counted from, and that of the header of ``node``; None where they do not have 8 bytes, as ever."""
-        properties = self._h5py.h5i.get_file_id(node).get_create_plist()
-        address = self._h5py.h5o.get_info(node).addr
-        return (properties.get_userblock(), address) if properties.get_sizes() == (8, 8) else None
+    def _address(self, node: Any) -> int:
+        """Where the header of ``node`` is."""
+        return int(self._h5py.h5o.get_info(node).addr)
+
+    def _names(self, node: Any) -> list[str]:
+        """The names of the attributes of ``node``, of which the library finds one by looking at all."""
+        h5a = self._h5py.h5a
+        if (count := h5a.get_num_attrs(node)) > _MOST_ATTRIBUTES:
+            raise self._refused(
+                _decoded(self._h5py.h5i.get_name(node) or b"/"), f"has {count} attributes, more than {_MOST_ATTRIBUTES}"
+            )
+        return [_decoded(h5a.open(node, index=i).name) for i in range(count)]
 
     def _get(self, parent: Any, name: str) -> Any:
         """The object at the path ``name`` below ``parent``, through hard links only."""
@@ -207,9 +220,9 @@ class Hdf5:
     def _once(self, found: Any, name: str) -> None:
         """Refuse an object that was reached before: through a second link a group may contain itself."""
         with _libhdf5(self._path):
-            address = self._h5py.h5o.get_info(found).addr
-        if len(self._reached) > 2 * MAX_TENSORS:
-            raise UnreadableError(f"`{self._path}` is no checkpoint: it has more than {2 * MAX_TENSORS} groups and datasets")
+            address = self._address(found)
+        if len(self._reached) >= _MOST_OBJECTS:
+            raise UnreadableError(f"`{self._path}` is no checkpoint: it has more than {_MOST_OBJECTS} groups and datasets")
         if address in self._reached:
             raise self._refused(name, "leads to what has another name already", "a group may even contain itself that way")
         self._reached.add(address)
@@ -238,11 +251,13 @@ class Hdf5:
         if layout == h5d.CHUNKED:
             with _libhdf5(self._path):
                 filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-                chunk = elements(properties.get_chunk()) * dataset.dtype.itemsize
+                chunks = properties.get_chunk()
+                counts = (-(-d // c) for d, c in zip(dataset.shape or (), chunks, strict=False))
+                unpacked = prod(counts) * elements(chunks) * dataset.dtype.itemsize  # a chunk may reach far beyond the shape
             if not filters <= FILTERS:
                 raise self._refused(where, f"is compressed by filter {min(filters - FILTERS)}")
-            if max(size, chunk) > max(_INFLATED, 1000 * stored):
-                raise self._refused(where, f"declares {max(size, chunk)} bytes and stores {stored}")
+            if max(size, unpacked) > max(_INFLATED, 1000 * stored):
+                raise self._refused(where, f"declares {max(size, unpacked)} bytes and stores {stored}")
             return None
         if size != stored:
             raise self._refused(where, f"declares {size} bytes and stores {stored}")
@@ -257,11 +272,11 @@ class Hdf5:
     ) -> Tensor:
         """The tensor of a dataset that is in chunks, or in its own header."""
         with _libhdf5(self._path):
-            header = self._header(dataset)
+            address = self._address(dataset)
             chunks = properties.get_chunk() if properties.get_layout() == self._h5py.h5d.CHUNKED else None
             filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
-        message = layout(self._buffer, *header) if header else None
-        if header is None or message is None or len(message) < 12:
+        message = self._headers.layout(address) if self._headers else None
+        if self._headers is None or message is None or len(message) < 12:
             raise self._refused(where, "is stored in a form that Keras does not use")
         if chunks is None:
             content = compact(message, elements(shape) * dtype.itemsize)
@@ -272,7 +287,7 @@ class Hdf5:
         if tree is None:
             raise self._refused(where, "is stored in chunks, in a form that Keras does not use")
         kinds = [(number, values[0] if values else 1) for number, _, values, _ in filters]
-        chunked = Chunked(self._buffer, header[0], tree, shape, chunks, stored, kinds)
+        chunked = Chunked(self._buffer, self._headers.base, tree, shape, chunks, stored, kinds)
 
         def read() -> Array:
             try:
@@ -301,7 +316,7 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget) -> Iterator[Hdf5]:
     """
     h5py = h5py_for(path)
     with _libhdf5(path):
-        root = h5py.File(_Buffer(buffer), "r")
+        root = h5py.File(Buffer(buffer), "r")
     try:
         yield Hdf5(path, buffer, h5py.h5g.open(root.id, b"/"), budget)
     finally:
@@ -335,30 +350,3 @@ def _libhdf5(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
         reason = shown(str(error.args[0] if error.args else error)).rpartition(" (")[2].removesuffix(")")
         raise UnreadableError(f"`{path}` is truncated or damaged: {reason}", hints=["fetch or save it again"]) from None
-
-
-class _Buffer(io.RawIOBase):
-    """A file whose contents are ``buffer``, which is copied once: to where it is read."""
-
-    def __init__(self, buffer: memoryview) -> None:
-        super().__init__()
-        self._buffer, self._at = buffer, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, len(self._buffer))[whence]
-        return self._at
-
-    def readinto(self, target: Any) -> int:
-        part = self._buffer[self._at : self._at + len(target)]
-        target[: len(part)] = part
-        self._at += len(part)
-        return len(part)

@@ -11,48 +11,88 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from xconvert.formats._limits import Budget
+
 _LAYOUT, _ATTRIBUTE, _CONTINUATION = 0x08, 0x0C, 0x10
 _SHARED = 0x02  # of a message's flags: it is a reference to a message elsewhere
 _REFERENCE = 16  # bytes: length (4), place of the collection (8), number in it (4)
 _MOST = 10_000  # messages of one object
+_PART = 320  # bytes of memory that a message or a text takes beside its content
 _NONSENSE = (struct.error, LookupError, ValueError, OverflowError)
 
 
-def lengths(data: memoryview, base: int, address: int, name: bytes, count: int) -> list[int] | None:
-    """The lengths of the ``count`` texts in the attribute ``name`` of the object whose header is at ``address``; None where the
-    header does not hold it in the form that HDF5 writes by default. ``base``: what addresses are counted from.
+class Headers:
+    """The headers of the objects in ``data``, and the texts that their attributes refer to, each read once. ``base``: what
+    addresses are counted from. Objects may share parts of headers and collections of texts, so what is read of them is taken
+    from ``budget``.
     """
-    found = _references(data, base, address, name, count)
-    return None if found is None else [length for length, _, _ in found]
 
+    def __init__(self, data: memoryview, base: int, budget: Budget) -> None:
+        self._data, self.base, self._budget = data, base, budget
+        self._read: dict[int, dict[bytes, list[memoryview]]] = {}
+        self._collections: dict[int, dict[int, memoryview]] = {}
 
-def texts(data: memoryview, base: int, address: int, name: bytes, count: int) -> list[bytes] | None:
-    """The texts themselves, each up to its first zero byte; None where ``lengths`` is None or one of them is not in the file."""
-    collections: dict[int, dict[int, memoryview]] = {}
-    out = []
-    try:
-        for length, place, number in _references(data, base, address, name, count) or ():
-            if length and place not in collections:
-                collections[place] = dict(_collection(data, base + place))
-            content = collections[place][number] if length else memoryview(b"")
-            if length > len(content):
-                return None
-            out.append(bytes(content[:length]).partition(b"\0")[0])
-    except _NONSENSE:
-        return None
-    return out if len(out) == count else None
+    def lengths(self, address: int, name: bytes, count: int) -> list[int] | None:
+        """The lengths of the ``count`` texts in the attribute ``name`` of the object whose header is at ``address``; None where
+        the header does not hold it in the form that HDF5 writes by default.
+        """
+        found = self._references(address, name, count)
+        return None if found is None else [length for length, _, _ in found]
 
-
-def _references(data: memoryview, base: int, address: int, name: bytes, count: int) -> list[tuple[int, int, int]] | None:
-    """(length, place of the collection, number in it) of each text."""
-    try:
-        found = [content for kind, content in _messages(data, base, address) if kind == _ATTRIBUTE]
-        values = [value for told, value in map(_named, found) if told == name]
-        if len(values) != 1 or len(values[0]) < _REFERENCE * count:
+    def texts(self, address: int, name: bytes, count: int) -> list[bytes] | None:
+        """The texts themselves, each up to its first zero byte; None where ``lengths`` is None or one of them is not there."""
+        out = []
+        try:
+            for length, place, number in self._references(address, name, count) or ():
+                content = self._collection(place)[number] if length else memoryview(b"")
+                if length > len(content):
+                    return None
+                out.append(bytes(content[:length]).partition(b"\0")[0])
+        except _NONSENSE:
             return None
-        return [struct.unpack_from("<LQL", values[0], _REFERENCE * n) for n in range(count)]
-    except _NONSENSE:
-        return None
+        return out if len(out) == count else None
+
+    def layout(self, address: int) -> memoryview | None:
+        """The message that says how a dataset is laid out; None where its header has none or two."""
+        try:
+            found = [content for kind, content in self._messages(address) if kind == _LAYOUT]
+        except _NONSENSE:
+            return None
+        return found[0] if len(found) == 1 else None
+
+    def _references(self, address: int, name: bytes, count: int) -> list[tuple[int, int, int]] | None:
+        """(length, place of the collection, number in it) of each text."""
+        try:
+            values = self._attributes(address).get(name, [])
+            if len(values) != 1 or len(values[0]) < _REFERENCE * count:
+                return None
+            return [struct.unpack_from("<LQL", values[0], _REFERENCE * n) for n in range(count)]
+        except _NONSENSE:
+            return None
+
+    def _attributes(self, address: int) -> dict[bytes, list[memoryview]]:
+        """The values of each attribute by its name; of an honest one there is one."""
+        if address not in self._read:
+            found: dict[bytes, list[memoryview]] = {}
+            for kind, content in self._messages(address):
+                if kind == _ATTRIBUTE:
+                    name, value = _named(content)
+                    found.setdefault(name, []).append(value)
+            self._read[address] = found
+        return self._read[address]
+
+    def _messages(self, address: int) -> Iterator[tuple[int, memoryview]]:
+        return self._counted(_messages(self._data, self.base, address))
+
+    def _collection(self, place: int) -> dict[int, memoryview]:
+        if place not in self._collections:
+            self._collections[place] = dict(self._counted(_collection(self._data, self.base + place)))
+        return self._collections[place]
+
+    def _counted(self, parts: Iterator[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+        for part in parts:
+            self._budget.take(_PART, "its headers and texts overlap")
+            yield part
 
 
 def _collection(data: memoryview, at: int) -> Iterator[tuple[int, memoryview]]:
@@ -70,15 +110,6 @@ def _collection(data: memoryview, at: int) -> Iterator[tuple[int, memoryview]]:
             raise ValueError("an object outside its collection")
         yield number, data[at + 16 : at + 16 + length]
         at += 16 + length + -length % 8
-
-
-def layout(data: memoryview, base: int, address: int) -> memoryview | None:
-    """The message that says how the dataset whose header is at ``address`` is laid out; None where the header has none or two."""
-    try:
-        found = [content for kind, content in _messages(data, base, address) if kind == _LAYOUT]
-    except _NONSENSE:
-        return None
-    return found[0] if len(found) == 1 else None
 
 
 def _named(content: memoryview) -> tuple[bytes, memoryview]:

@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from xconvert.formats._arrays import shown
@@ -150,12 +151,14 @@ def _snake(kind: str) -> str:
 
 
 def _named(layers: Iterable[_Said]) -> dict[str, Mapping[str, Any]]:
-    """What is said of every layer by its name, or by its path where the name is taken."""
+    """What is said of every layer by its name, or by its path where the name is taken, or by that and a number."""
     stated: dict[str, Mapping[str, Any]] = {}
+    number: Counter[str] = Counter()
     for said in layers:
-        name = said.path if said.name in stated else said.name
+        name = path = said.path if said.name in stated else said.name
         while name in stated:
-            name += "'"
+            number[path] += 1
+            name = f"{path} ({number[path]})"
         stated[name] = said.options
     return stated
 
@@ -171,7 +174,8 @@ def _evidence(layers: list[Mapping[str, Any]], source: str) -> tuple[Evidence, l
         if len(values) == 1:
             found[attribute] = (next(iter(values)), source)
         elif values:
-            notes.append(f"{what}: {', '.join(_counted(value, names) for value, names in values.items())}")
+            told = [_counted(value, names) for value, names in islice(values.items(), 8)]
+            notes.append(f"{what}: {', '.join(told)}" + (f" and {len(values) - 8} more" if len(values) > 8 else ""))
     if found.get("pool_padding", ("",))[0] == "valid":
         del found["pool_padding"]
         notes.append("max-pools of 3×3 with stride 2 have the padding `valid`, which no Xception has")

@@ -13,9 +13,11 @@ MAX_FIELDS = 250_000  # of one message; the graph of an Xception has 500 nodes, 
 
 
 def fields(data: memoryview) -> Iterator[tuple[int, Field]]:
-    """(number, value) of each field; raises ``ValueError`` for what is no message."""
-    at, end = 0, len(data)
+    """(number, value) of each field; raises ``ValueError`` for what is no message, or has more than ``MAX_FIELDS``."""
+    at, end, count = 0, len(data), 0
     while at < end:
+        if (count := count + 1) > MAX_FIELDS:
+            raise ValueError(f"a message has more than {MAX_FIELDS} fields")
         tag, at = varint(data, at)
         number, kind = tag >> 3, tag & 7
         if number == 0:
@@ -37,11 +39,9 @@ def fields(data: memoryview) -> Iterator[tuple[int, Field]]:
 
 
 def message(data: memoryview) -> dict[int, list[Field]]:
-    """All values of every field by number; raises ``ValueError`` for what is no message, or has more than ``MAX_FIELDS``."""
+    """All values of every field by number; raises ``ValueError`` as ``fields`` does."""
     found: dict[int, list[Field]] = {}
-    for count, (number, value) in enumerate(fields(data)):
-        if count == MAX_FIELDS:
-            raise ValueError(f"a message has more than {MAX_FIELDS} fields")
+    for number, value in fields(data):
         found.setdefault(number, []).append(value)
     return found
 

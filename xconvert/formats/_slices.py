@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xconvert.formats._arrays import elements, shown
+from xconvert.formats._arrays import MAX_DIMENSIONS, elements, shown
 from xconvert.formats._protobuf import message, parts, signed, whole
 from xconvert.model import Array, Tensor
 
@@ -20,7 +20,10 @@ Extents = tuple[tuple[int, int], ...]  # (start, length) of each dimension; leng
 def extents(data: memoryview) -> Extents:
     """What a TensorSliceProto says; raises ``ValueError`` for what is none."""
     found = []
-    for extent in parts(message(data), 1):
+    told = parts(message(data), 1)
+    if len(told) > MAX_DIMENSIONS:
+        raise ValueError(f"a part of a tensor has {len(told)} dimensions")
+    for extent in told:
         fields = message(extent)
         found.append((signed(whole(fields, 1)), signed(whole(fields, 2)) if 2 in fields else -1))
     return tuple(found)

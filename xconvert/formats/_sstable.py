@@ -14,7 +14,7 @@ from pathlib import Path
 
 from xconvert.formats._arrays import damaged
 from xconvert.formats._crc32c import checksum
-from xconvert.formats._limits import MAX_TENSORS
+from xconvert.formats._limits import MAX_TENSORS, USUAL, Budget, told
 from xconvert.formats._protobuf import encoded, varint
 
 MAGIC = bytes.fromhex("57fb808b247547db")
@@ -23,6 +23,7 @@ _TRAILER = 5
 _INTERVAL = 16  # entries after which a key is written whole
 _BLOCK = 262_144  # bytes after which TensorFlow starts a new block
 _MOST = 2 * MAX_TENSORS  # entries: a tensor may be in parts
+_ENTRY = 320  # bytes of memory that an entry takes beside its key
 _EXPANSION = 22  # snappy makes at most 64 bytes of 3
 
 
@@ -39,11 +40,15 @@ def parsing(path: Path) -> Iterator[None]:
         raise damaged(path, str(error)) from None
 
 
-def entries(path: Path, data: mmap.mmap | memoryview, start: bytes = b"") -> Iterator[tuple[bytes, memoryview]]:
+def entries(
+    path: Path, data: mmap.mmap | memoryview, start: bytes = b"", budget: Budget | None = None
+) -> Iterator[tuple[bytes, memoryview]]:
     """(key, value) of each entry from the key ``start`` on, in order; values are views of ``data`` where it is not compressed.
 
-    Checksums are verified. Raises ``UnreadableError`` for a damaged table; keys that are not in order are damage.
+    Checksums are verified. ``budget``: the memory that keys and what is compressed may take, by default what is usual. Raises
+    ``UnreadableError`` for a damaged table; keys that are not in order are damage.
     """
+    budget = budget or USUAL.budget(path, len(data))
     with parsing(path):
         table = memoryview(data)
         if len(table) < _FOOTER or table[-len(MAGIC) :] != MAGIC:
@@ -51,19 +56,20 @@ def entries(path: Path, data: mmap.mmap | memoryview, start: bytes = b"") -> Ite
         _, at = _handle(table[-_FOOTER:], 0)  # of metadata, which nothing writes
         (offset, size), _ = _handle(table[-_FOOTER:], at)
         end, last, count = 0, None, 0
-        for until, handle in _entries(_block(table, offset, size, len(table) - _FOOTER)):
+        for until, handle in _entries(_block(table, offset, size, len(table) - _FOOTER, budget)):
             (first, length), _ = _handle(handle, 0)
             if first < end:
                 raise ValueError("the blocks of its table overlap")
             end = first + length + _TRAILER
             if until < start:
                 continue
-            for key, value in _entries(_block(table, first, length, offset)):
+            for key, value in _entries(_block(table, first, length, offset, budget)):
                 if last is not None and key <= last:
                     raise ValueError("the keys of its table are not in order")
                 last, count = key, count + 1
                 if count > _MOST:
                     raise ValueError(f"its table has more than {_MOST} entries")
+                budget.take(_ENTRY + len(key), "the keys of its table repeat each other")
                 if key >= start:
                     yield key, value
 
@@ -75,7 +81,7 @@ def _handle(data: memoryview, at: int) -> tuple[tuple[int, int], int]:
     return (offset, size), at
 
 
-def _block(table: memoryview, offset: int, size: int, limit: int) -> memoryview:
+def _block(table: memoryview, offset: int, size: int, limit: int, budget: Budget) -> memoryview:
     """The contents of the block at ``offset``, verified and unpacked; it must end before ``limit``."""
     end = offset + size
     if end + _TRAILER > limit:
@@ -84,7 +90,12 @@ def _block(table: memoryview, offset: int, size: int, limit: int) -> memoryview:
         raise ValueError(f"the block of its table at byte {offset} does not have its checksum")
     if table[end] > 1:
         raise ValueError(f"the block of its table at byte {offset} is compressed in the way {table[end]}, which is unknown")
-    return memoryview(unsnapped(table[offset:end])) if table[end] else table[offset:end]
+    if table[end] == 0:
+        return table[offset:end]
+    packed = table[offset:end]
+    inflated = min(varint(packed, 0)[0], _EXPANSION * len(packed))
+    budget.take(inflated, f"a block of its table would inflate to {told(inflated)}")
+    return memoryview(unsnapped(packed))
 
 
 def _entries(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:

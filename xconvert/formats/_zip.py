@@ -195,12 +195,17 @@ def _central(path: Path, data: mmap.mmap, at: int, end: int, count: int) -> Iter
 
 def _zip64(extra: bytes, *values: int) -> tuple[int, ...]:
     """``values`` with each that does not fit into 32 bits taken from the zip64 field of ``extra``."""
-    wide: Iterator[tuple[int]] = iter(())
-    while len(extra) >= 4:
-        kind, length = struct.unpack_from("<2H", extra)
+    wide: Iterator[tuple[int]] | None = None
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        at += 4
         if kind == 1:
-            wide = struct.iter_unpack("<Q", extra[4 : 4 + length // 8 * 8])
-        extra = extra[4 + length :]
+            if wide is not None:  # programs differ in which of two counts
+                raise struct.error("two zip64 fields")
+            wide = struct.iter_unpack("<Q", extra[at : at + length // 8 * 8])
+        at += length
+    wide = wide or iter(())
     return tuple(next(wide, (value,))[0] if value == 0xFFFFFFFF else value for value in values)
 
 

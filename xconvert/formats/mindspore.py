@@ -69,10 +69,7 @@ class _Value:
     kind: str
     dims: tuple[int, ...]
     pieces: list[memoryview] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.pieces))
+    size: int = 0  # of all pieces, in bytes
 
 
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
@@ -124,6 +121,7 @@ def _values(path: Path, body: memoryview) -> tuple[dict[str, _Value], dict[str, 
                 values[checked_name(path, tag)] = value
             elif tag == last and _continues(known, value):
                 known.pieces += value.pieces
+                known.size += value.size
             else:
                 raise damaged(path, f"it holds `{shown(tag)}` twice")
             last = tag
@@ -148,7 +146,7 @@ def _value(raw: memoryview) -> tuple[str, _Value]:
             pieces = [_raw(part)]
     if not kind:
         raise ValueError("no type")
-    return tag, _Value(kind, tuple(dims), pieces)
+    return tag, _Value(kind, tuple(dims), pieces, sum(map(len, pieces)))
 
 
 def _few(raw: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import io
 import json
 import mmap
-import tokenize
-import warnings
+import re
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +35,13 @@ from xconvert.formats._arrays import (
 from xconvert.formats._zip import ZipIndex, ZipWriter, open_zip, sniff
 from xconvert.model import Array, Checkpoint, Tensor
 
-_MAX_HEADER = 10_000  # NumPy's own; it evaluates the header as a Python literal
+_MAX_HEADER = 1_000  # that of an array of numbers has 118, in 32 dimensions of 20 digits each 780
+_PREFIX = re.compile(rb"\x93NUMPY(?:\x01\0(..)|[\x02\x03]\0(....))", re.DOTALL)
+# NumPy evaluates the header as a Python literal, for which a compiler runs; these are all the values that arrays of numbers need.
+_ENTRY = re.compile(
+    r"""\s*(['"])(descr|fortran_order|shape)\1\s*:\s*(True|False|'[^']*'|"[^"]*"|\([-\dL,\s]*\)|\[.*\])\s*(?:,|\Z)""", re.ASCII
+)
+_DTYPE = re.compile(r"[<>=|]?[biufcSUVOMm]\d{0,9}", re.ASCII)
 
 
 def matches(data: mmap.mmap) -> bool:
@@ -71,10 +76,14 @@ def _comment(comment: bytes) -> tuple[dict[str, str], dict[str, str]]:
 
 def _tensor(path: Path, index: ZipIndex, member: str, stated: str | None) -> Tensor:
     """The array in ``member``; ``stated`` is the name of a dtype that NumPy does not have."""
-    shape, fortran, stored, start = _header(path, index.head(member, _MAX_HEADER + 12), member)
+    try:
+        described, fortran, shape, start = _header(index.head(member, _MAX_HEADER + 12))
+        stored = np.dtype(described if _DTYPE.fullmatch(described) else object)
+    except (ValueError, TypeError):
+        raise damaged(path, f"`{shown(member)}` has no NumPy header") from None
     if stored.name not in STANDARD:
-        hint = "bfloat16 that NumPy saved" if stored.str.endswith("V2") else "no numbers that a network has"
-        raise UnreadableError(f"`{path}` holds `{shown(member)}` as `{shown(stored.str)}`, {hint}")
+        hint = "bfloat16 that NumPy saved" if described.endswith("V2") else "no numbers that a network has"
+        raise UnreadableError(f"`{path}` holds `{shown(member)}` as `{shown(described)}`, {hint}")
     shape = checked_shape(path, member, shape)
     if index.size(member) - start != elements(shape) * stored.itemsize:
         raise damaged(path, f"`{shown(member)}` does not have the size of its shape")
@@ -93,18 +102,37 @@ def _tensor(path: Path, index: ZipIndex, member: str, stated: str | None) -> Ten
     return Tensor(shape, dtype, load)
 
 
-def _header(path: Path, head: bytes, member: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """(shape, whether the first index varies fastest, dtype, where the numbers start) from an ``.npy`` file's start."""
-    file = io.BytesIO(head)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python 2's headers are as good
-            version = np.lib.format.read_magic(file)
-            parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = parse(file, max_header_size=_MAX_HEADER)
-    except (ValueError, SyntaxError, tokenize.TokenError, TypeError, MemoryError, RecursionError):
-        raise damaged(path, f"`{shown(member)}` has no NumPy header") from None
-    return shape, fortran, dtype, file.tell()
+class _Header(NamedTuple):
+    """An ``.npy`` file's: its dtype as it says it, whether the first index varies fastest, and where the numbers start."""
+
+    described: str
+    fortran: bool
+    shape: tuple[int, ...]
+    start: int
+
+
+def _header(head: bytes) -> _Header:
+    """What an ``.npy`` file's start says; raises ``ValueError`` for anything else, and for what it says twice."""
+    prefix = _PREFIX.match(head)
+    size = int.from_bytes(prefix[1] or prefix[2], "little") if prefix else 0
+    if prefix is None or size > min(_MAX_HEADER, len(head) - prefix.end()):
+        raise ValueError("no header")
+    start, found = prefix.end() + size, dict[str, str]()
+    text = head[prefix.end() : start].decode("latin-1").strip()
+    at, end = 1, len(text) - 1
+    while at < end and (entry := _ENTRY.match(text, at, end)):
+        if entry[2] in found:
+            raise ValueError("an entry is there twice")
+        found[entry[2]], at = entry[3], entry.end()
+    fortran, shape = found.get("fortran_order", ""), found.get("shape", "")
+    sizes = shape[1:-1].split(",")
+    if (text[:1] + text[-1:], text[at:end].strip()) != ("{}", "") or len(found) != 3 or fortran[0] not in "TF" or shape[0] != "(":
+        raise ValueError("no header")
+    if sizes[-1].strip() == "":
+        sizes.pop()
+    elif len(sizes) == 1:  # a number in brackets
+        raise ValueError("no shape")
+    return _Header(found["descr"].strip("'\""), fortran == "True", tuple(int(n.strip().removesuffix("L")) for n in sizes), start)
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

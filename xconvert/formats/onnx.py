@@ -26,7 +26,7 @@ from xconvert.formats._arrays import (
     truncated,
     view,
 )
-from xconvert.formats._limits import MAX_TENSORS
+from xconvert.formats._limits import MAX_TENSORS, Budget
 from xconvert.formats._onnx_program import HINTS, Node, evidence, parse, part, program, text
 from xconvert.formats._protobuf import Field, block, fields, packed, signed, varint
 from xconvert.model import Array, Checkpoint, Layer, Tensor
@@ -79,7 +79,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
                 raise UnreadableError(f"`{path}` holds more than a network, in field {field} of the model", hints=HINTS)
         if len(graphs) != 1:
             raise ValueError(f"it holds {len(graphs)} graphs")
-        found = _graph(path, graphs[0])
+        found = _graph(path, graphs[0], choice.limits.budget(path, len(data)))
     except ValueError as error:
         raise (truncated if "past" in str(error) else damaged)(path, str(error)) from None
     if opsets != [onnx_graph.OPSETS]:
@@ -87,13 +87,14 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     return replace(found, metadata=metadata)
 
 
-def _graph(path: Path, graph: memoryview) -> Checkpoint:
+def _graph(path: Path, graph: memoryview, budget: Budget) -> Checkpoint:
     """The initializers by name, and what the nodes compute with them."""
     nodes, initializers, interface = list[Node](), list[memoryview](), list[bytes]()
     for count, (field, value) in enumerate(fields(graph)):
         if count > 2 * MAX_TENSORS:
             raise UnreadableError(f"`{path}` is no checkpoint: its graph has more than {2 * MAX_TENSORS} parts")
         if field == 1:
+            budget.parse(len(part(value)), "a node of its graph")
             nodes.append(parse(path, part(value)))
         elif field == 5:
             initializers.append(part(value))

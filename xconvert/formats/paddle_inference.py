@@ -28,6 +28,7 @@ from xconvert.model import Checkpoint, Tensor
 # VarType.Type in framework.proto
 _DTYPES = dict(enumerate(("bool", "int16", "int32", "int64", "float16", "float32", "float64")))
 _DTYPES |= {20: "uint8", 21: "int8", 22: "bfloat16", 23: "complex64", 24: "complex128"}
+_MAX_DESCRIPTION = 512  # bytes; that of 32 dimensions has 360
 _MAX_LEVELS = 16  # of detail: how ragged a batch is; a weight has none
 _MAX_NAMES = 1 << 24  # bytes of the table of names; that of an Xception has 20 000
 
@@ -35,7 +36,7 @@ _MAX_NAMES = 1 << 24  # bytes of the table of names; that of an Xception has 20 
 def matches(data: mmap.mmap) -> bool:
     """Whether the file starts with a tensor of version 0 without levels of detail, whose description begins as one does."""
     size = int.from_bytes(data[16:20], "little")
-    return data[:16] == bytes(16) and 2 <= size <= 512 and len(data) >= 20 + size and data[20] == 0x08
+    return data[:16] == bytes(16) and 2 <= size <= _MAX_DESCRIPTION and len(data) >= 20 + size and data[20] == 0x08
 
 
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
@@ -85,8 +86,10 @@ def _tensor(path: Path, data: memoryview, at: int, what: str) -> tuple[Tensor, i
         take(whole(8))
     if whole(4) != 0:
         raise damaged(path, f"{what} is not of version 0")
+    if (size := whole(4)) > _MAX_DESCRIPTION:
+        raise damaged(path, f"the description of {what} has {size} bytes")
     try:
-        code, shape = _description(take(whole(4)))
+        code, shape = _description(take(size))
     except ValueError:
         raise damaged(path, f"the description of {what} makes no sense") from None
     if code not in _DTYPES:

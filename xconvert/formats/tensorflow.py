@@ -22,7 +22,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     Everything a training run adds is among them. Raises ``UnreadableError`` for damaged, missing or hostile files.
     """
     no_choice(path, choice)
-    bundle = open_bundle(path, data)
+    bundle = open_bundle(path, data, choice.limits)
     metadata = take_metadata(path, bundle)
     return Checkpoint(bundle.tensors, metadata, notes=tuple(bundle.notes), format="tensorflow")
 

@@ -35,7 +35,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     ``key`` names one of the root's objects where several have variables of the same name. What training added is left out.
     Raises ``UnreadableError`` for damaged, missing or hostile files, ``AmbiguousError`` when a choice is needed.
     """
-    bundle = open_bundle(path, data)
+    bundle = open_bundle(path, data, choice.limits)
     if GRAPH not in bundle.texts:
         raise damaged(path, "its object graph is no text")
     graph = memoryview(bundle.texts.pop(GRAPH))

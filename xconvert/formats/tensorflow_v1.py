@@ -40,7 +40,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     no_choice(path, choice)
     tensors, texts = dict[str, Tensor](), 0
     with parsing(path):
-        rows = dict(entries(path, data))
+        rows = dict(entries(path, data, budget=choice.limits.budget(path, len(data))))
         for listed in parts(message(parts(message(rows.pop(b"")), 1)[-1]), 1):
             meta = message(listed)
             name = checked_name(path, bytes(parts(meta, 1)[-1]).decode())
