@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import files
 from benchmarks.figures import Case, Figure, Target
 from benchmarks.launcher import worked
-from benchmarks.measure import ROOT, FailedError, Rival, Sample, environment, last_words, turns
+from benchmarks.measure import ROOT, FailedError, Rival, Runs, Sample, environment, last_words, turns
 from benchmarks.session import Session, script
 
 APART = 1e-3  # relative L2 by which two answers in float32 may differ; a wrong pool or epsilon moves them by 1e-2 and more
@@ -121,15 +121,17 @@ class Engine:
         assert self.process.stdin
         time.sleep(PAUSE)
         before = worked()
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # then it has ended, and there is nothing to read either
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         told = self._read()
         return Sample(**told, others=max(worked() - before - told["cpu"], 0.0))
 
     def close(self) -> None:
         """End it."""
         assert self.process.stdin
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.errors.close()
 
@@ -162,20 +164,9 @@ def start(name: str, file: str, dtype: str, batch: int, threads: int) -> Engine:
 
 
 def compare(session: Session, network: Network, dtype: str, batch: int, threads: int) -> Iterator[Figure]:
-    """All engines of one network take turns."""
+    """What is told of one pass."""
     case = name_of(network, dtype, batch, threads)
-    with ExitStack() as stack:
-        engines, problems = {}, {}
-        for name, file in network.engines.items():
-            try:
-                engines[name] = start(name, file, dtype, batch, threads)
-                stack.callback(engines[name].close)
-                engines[name].sample()  # warms what the first pass did not
-            except FailedError as problem:
-                problems[name] = str(problem)
-                engines.pop(name, None)
-        taken = turns([engine.sample for engine in engines.values()], session.rounds, session.patience)
-    runs = dict(zip(engines, taken, strict=True))
+    runs, problems = measured(session, network, dtype, batch, threads)
     session.keep("forward", case, runs)
     told = Case("forward", case, runs, problems)
     targets = TARGETS.get((network.name, dtype, batch, threads), {})
@@ -186,6 +177,26 @@ def compare(session: Session, network: Network, dtype: str, batch: int, threads:
         if name != FLOOR:
             held = MEMORY if (name, network.name, dtype) == ("numpy", "xception", "float32") else None
             yield told.memory(f"peak memory, {name}", name, held)
+
+
+def measured(session: Session, network: Network, dtype: str, batch: int, threads: int) -> tuple[Runs, dict[str, str]]:
+    """All engines of one network take turns."""
+    engines: dict[str, Engine] = {}
+    problems: dict[str, str] = {}
+    with ExitStack() as stack:
+        for name, file in network.engines.items():
+            try:
+                engines[name] = start(name, file, dtype, batch, threads)
+                stack.callback(engines[name].close)
+                engines[name].sample()  # warms what the first pass did not
+            except FailedError as problem:
+                problems[name] = str(problem)
+                engines.pop(name, None)
+        try:
+            taken = turns([engine.sample for engine in engines.values()], session.rounds, session.patience)
+        except FailedError as problem:
+            return {}, dict.fromkeys(network.engines, str(problem))
+    return dict(zip(engines, taken, strict=True)), problems
 
 
 def whole(session: Session) -> Iterator[Figure]:

@@ -121,5 +121,8 @@ def alternate(rivals: Sequence[Rival], rounds: int, patience: float = 0.0) -> tu
             able.append(rival)
         except FailedError as problem:
             problems[rival.name] = str(problem)
-    taken = turns([lambda rival=rival: once(rival) for rival in able], rounds, patience)
+    try:
+        taken = turns([lambda rival=rival: once(rival) for rival in able], rounds, patience)
+    except FailedError as problem:  # a full disk, say: the rounds are no longer complete
+        return {}, problems | dict.fromkeys([rival.name for rival in able], str(problem))
     return {rival.name: samples for rival, samples in zip(able, taken, strict=True)}, problems
