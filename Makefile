@@ -7,10 +7,10 @@ DEMO   := build/demo
 # MindSpore asks for NumPy below 2, so it has an environment of its own; xconvert finds its Python through these variables.
 MS     := .venv-mindspore
 MS_PIP := $(MS)/bin/python -m pip --disable-pip-version-check install --quiet -c .ci/constraints-mindspore.txt
-test matrix loaders fixtures: export XCONVERT_PYTHON_MINDSPORE := $(CURDIR)/$(MS)/bin/python
+test matrix loaders fixtures bench: export XCONVERT_PYTHON_MINDSPORE := $(CURDIR)/$(MS)/bin/python
 test matrix fixtures: export XCONVERT_PYTHON_MINDCV := $(CURDIR)/$(MS)/bin/python
 
-.PHONY: demo test test-fast lint matrix kills fuzz hostile loaders fixtures chromium clean
+.PHONY: demo test test-fast lint matrix kills fuzz hostile loaders fixtures bench chromium clean
 
 demo: $(VENV)/base ## install the base package, convert and verify a fixture
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
@@ -47,6 +47,9 @@ loaders: $(VENV)/frameworks $(MS)/ready ## try the attacks on the frameworks' ow
 
 fixtures: $(VENV)/frameworks $(MS)/ready ## write fixtures/ again with the real frameworks
 	$(BIN)/python -m tests.frameworks.fixtures
+
+bench: $(VENV)/frameworks $(MS)/ready ## measure speed and memory: GROUPS="convert start" ONLY="h5 to" REPEAT=5 WAIT=0
+	$(BIN)/python -m benchmarks $(GROUPS) --only '$(ONLY)' --repeat $(or $(REPEAT),5) --wait $(or $(WAIT),0) --json build/bench.json
 
 $(VENV)/base: pyproject.toml .ci/constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

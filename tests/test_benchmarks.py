@@ -1,0 +1,70 @@
+"""What the benchmarks measure with; what they measure is for ``make bench``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.figures import Case, Target, summary
+from benchmarks.measure import FailedError, Rival, Sample, alternate, once, turns
+
+WORK = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are measured as POSIX counts them")
+
+
+def test_children_count() -> None:
+    """Their processor time is added, and the memory is that of the largest; a parent's is not taken for its child's."""
+    hold = bytearray(200 << 20)
+    hold[:: 1 << 12] = b"x" * len(hold[:: 1 << 12])
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WORK!r}], check=True)"
+    sample = once(Rival("x", [sys.executable, "-S", "-c", child]))
+    assert 0.2 <= sample.cpu < 1
+    assert sample.rss < 100
+    grown = once(Rival("y", [sys.executable, "-S", "-c", child + "; x = b'x' * (150 << 20)"]))
+    assert 150 < grown.rss < 250
+
+
+def test_rivals_take_turns() -> None:
+    order: list[str] = []
+
+    def rival(name: str) -> Sample:
+        order.append(name)
+        return Sample(1, 1, 1)
+
+    turns([lambda: rival("a"), lambda: rival("b")], 3)
+    assert "".join(order) == "abbaab"
+
+
+def test_a_rival_that_fails_says_why(tmp_path: Path) -> None:
+    bad = Rival("bad", [sys.executable, "-c", "raise ValueError('no')"])
+    with pytest.raises(FailedError, match="ValueError: no"):
+        once(bad)
+    runs, problems = alternate([bad, Rival("good", ["true"]), Rival("gone", [tmp_path / "gone"])], 2)
+    assert list(runs) == ["good"]
+    assert set(problems) == {"bad", "gone"}
+    figure = Case("g", "c", runs, problems).ratio("bad / good", "bad", "good", "cpu", Target(1))
+    assert (figure.verdict, figure.value) == ("FAILED", None)
+    assert "did not run" in summary([figure])[0]
+
+
+def test_figures_are_medians_of_ratios_within_rounds() -> None:
+    """One round on a slow machine, in which both took ten times as long, changes nothing."""
+    runs = {
+        "a": [Sample(2, 4, 10), Sample(20, 40, 10), Sample(2, 4, 10)],
+        "b": [Sample(1, 1, 5), Sample(10, 10, 5), Sample(1, 1, 5)],
+    }
+    case = Case("g", "c", runs, {})
+    assert case.ratio("a / b", "a", "b", "wall", Target(2)).verdict == "ok"
+    assert case.ratio("a / 2 b", "a", ["b", "b"], "cpu").value == 2
+    assert case.ratio("a / b", "a", "b", "cpu", Target(5, least=True)).verdict == "MISSED"
+    assert case.memory("a", "a", Target(9)).verdict == "MISSED"
+    wall, cpu = case.times("a / b", "a", "b", Target(3))
+    assert (wall.verdict, cpu.verdict) == ("ok", "–")
+
+
+def test_the_clock_is_not_believed_on_a_busy_machine() -> None:
+    busy = {"a": [Sample(2, 4, 1, others=1)], "b": [Sample(1, 1, 1)]}
+    wall, cpu = Case("g", "c", busy, {}).times("a / b", "a", "b", Target(3))
+    assert (wall.verdict, cpu.verdict) == ("–", "MISSED")
