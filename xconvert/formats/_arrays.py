@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -147,6 +147,13 @@ class _Room(threading.local):
 _room = _Room()
 _STRIP = 16  # numbers of float32 in a line of cache: a matrix on its side is copied 1.3 to 4 times faster in such strips
 _CHUNK = 1 << 20  # bytes of mapped files that are read before they are let go of
+
+
+def pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    """``data`` in pieces of a size that is let go of: for what may be a whole file."""
+    for at in range(0, len(data), _CHUNK):
+        yield data[at : at + _CHUNK]
+        _passed(_CHUNK)
 
 
 def _passed(size: int) -> None:

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 from weakref import WeakKeyDictionary
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats._arrays import damaged, shown, truncated
+from xconvert.formats._arrays import damaged, pieces, shown, truncated
 from xconvert.formats._limits import MAX_TENSORS, USUAL, Budget, Limits, told
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -238,7 +238,8 @@ class ZipWriter:
         """Append a member that consists of ``parts``."""
         raw, crc, size, header = name.encode(), 0, sum(len(part) for part in parts), self._at
         for part in parts:
-            crc = zlib.crc32(part, crc)
+            for piece in pieces(part):
+                crc = zlib.crc32(piece, crc)
         big = size >= self._limit
         sizes = (0xFFFFFFFF, 0xFFFFFFFF) if big else (size, size)
         version, flags = 45 if big or header >= self._limit else 20, 0 if name.isascii() else _UTF8
@@ -249,7 +250,8 @@ class ZipWriter:
             padding += 64 if padding < 4 else 0  # the field itself takes four bytes
             extra += struct.pack("<2s H", b"FB", padding - 4) + b"Z" * (padding - 4)
         for part in (_LOCAL.pack(b"PK\x03\x04", *common, len(extra)), raw, extra, *parts):
-            self._write(part)
+            for piece in pieces(part):
+                self._write(piece)
         wide = [size, size] * big + [header] * (header >= self._limit)
         extra = struct.pack(f"<2H{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
         short = 0xFFFFFFFF if header >= self._limit else header

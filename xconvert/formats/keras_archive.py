@@ -14,6 +14,7 @@ from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._keras_config import Description, describe
 from xconvert.formats._keras_graph import configuration
+from xconvert.formats._maps import mapped
 from xconvert.formats._zip import ZipWriter, open_zip, sniff
 from xconvert.formats.keras_weights import read_store
 from xconvert.model import Checkpoint
@@ -58,12 +59,11 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with tempfile.TemporaryDirectory(prefix=".xconvert-", dir=path.parent) as folder:
         store = Path(folder, _WEIGHTS)
         keras_weights.write(store, checkpoint)
-        with path.open("wb") as file, store.open("rb") as weights:
+        with path.open("wb") as file:
             archive = ZipWriter(file)
             archive.add("metadata.json", _METADATA)
             archive.add(_CONFIG, config)
-            with mmap.mmap(weights.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as content:
-                archive.add(_WEIGHTS, content)
+            archive.add(_WEIGHTS, memoryview(mapped(store)))
             archive.close()
 
 
