@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from xconvert.errors import XconvertError
     from xconvert.report import Report
 
-COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")
+COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")  # those that are not below are in `commands/`
 
 
 class DefaultToConvert(click.Group):
@@ -32,12 +33,12 @@ class DefaultToConvert(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``convert`` in front of a file name, or of an option that is not the group's own."""
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+        if args and args[0] not in COMMANDS and args[0] not in ("--help", "-h", "--version"):
             there = os.path.lexists(args[0]) or os.path.lexists(f"{args[0]}.index")  # a TensorFlow checkpoint goes by its prefix
             if not args[0].startswith("-") and not there and not Path(args[0]).suffix:
                 import difflib
 
-                close = difflib.get_close_matches(args[0], self.commands, n=1)
+                close = difflib.get_close_matches(args[0], COMMANDS, n=1)
                 hint = f"did you mean `xconvert {close[0]}`?" if close else "`xconvert --help` lists the commands"
                 raise click.UsageError(f"no command and no file is called `{args[0]}`\n{hint}")
             args = ["convert", *args]
@@ -46,6 +47,13 @@ class DefaultToConvert(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands in the order in which one meets them."""
         return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command ``name``: one that is below, or ``command`` in the module of that name in ``xconvert.commands``."""
+        if name not in COMMANDS or name in self.commands:
+            return super().get_command(ctx, name)
+        found: click.Command = import_module(f"xconvert.commands.{name}").command
+        return found
 
 
 @click.group(cls=DefaultToConvert, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
