@@ -9,7 +9,7 @@ and float64 on the same weights and images (observed between frameworks: at the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,26 +19,39 @@ from xconvert.report import Activations, Agreement, LayerError
 
 EXACT = 1e-9
 ROUNDINGS = 8
+Maps = Sequence[Array] | Array  # of several images
 UNIT = 2.0**-24  # of float32: what rounding one number is off by, relative to it
 # Where the reference itself overflows float32 there is no rounding to measure: 4 to 5 times the worst that was observed between
 # frameworks, for networks of up to so many batch norms (shared/facts/semantics.md §6).
 FALLBACK = {41: 3e-5, 84: 1.5e-4, 132: 3e-4, 10**9: 6e-4}
 
 
-def relative_l2(reference: Array, other: Array) -> float:
+def relative_l2(reference: Maps, other: Maps) -> float:
     """Largest ||other - reference|| / ||reference - mean|| over the images (axis 0), in float64; NaN stays NaN.
 
     The mean is taken out so that a shift shared by all logits cannot hide an error; where the reference is constant
     its norm is used.
     """
-    a = reference.astype(np.float64).reshape(len(reference), -1)
-    b = other.astype(np.float64).reshape(len(other), -1)
-    spread = np.linalg.norm(a - a.mean(1, keepdims=True), axis=1)
-    spread = np.where(spread > 0, spread, np.linalg.norm(a, axis=1))
-    error = np.linalg.norm(b - a, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(error == 0, 0.0, error / spread)
-    return float(ratio.max()) if not np.isnan(ratio).any() else float("nan")
+    return float(np.max([_relative(_length(_apart(a, b)), a) for a, b in zip(reference, other, strict=True)]))
+
+
+def _apart(a: Array, b: Array) -> Array:
+    difference: Array = np.subtract(b, a, dtype=np.float64)
+    return difference
+
+
+def _length(array: Array) -> float:
+    flat = array.ravel()
+    return math.sqrt(np.dot(flat, flat))
+
+
+def _relative(error: float, reference: Array) -> float:
+    """``error`` as a share of how much the values of ``reference`` vary, or where they do not, of their length."""
+    if error == 0:
+        return 0.0
+    reference = reference.astype(np.float64, copy=False)
+    spread = _length(reference - reference.mean()) or _length(reference)
+    return error / spread if spread else error * math.inf
 
 
 def allowed_for(rounding: float, fallback: float = FALLBACK[10**9]) -> float:
@@ -59,43 +72,53 @@ def compare(
     ``reference`` is in float64; ``rounded`` is the same network in float32: given, it calibrates the tolerance; else
     ``EXACT`` holds. ``tolerance`` overrides both.
     """
+    fallback = fallback_for(reference)
     shown = [name for name in names if name in reference and name in other]
-    fallback = next(share for count, share in FALLBACK.items() if sum(name.endswith(".bn") for name in reference) <= count)
-    errors = []
-    for name in shown:
-        rounding = 0.0 if rounded is None else relative_l2(reference[name], rounded[name])
-        allowed = EXACT if rounded is None else allowed_for(rounding, fallback)
-        held_to = allowed if tolerance is None else tolerance
-        errors.append(_layer_error(name, size, reference[name], other[name], held_to, rounding))
-    return errors
+    return [
+        compare_layer(name, size, reference[name], other[name], rounded[name] if rounded else None, fallback, tolerance)
+        for name in shown
+    ]
 
 
-def _layer_error(name: str, size: int, a: Array, b: Array, allowed: float, rounding: float) -> LayerError:
-    scale = float(np.abs(a).max())
-    if a.shape != b.shape:
-        return LayerError(name, size, math.inf, math.inf, scale, allowed, math.inf, 0.0, rounding)
-    b = b.astype(np.float64)
-    difference = b - a
-    return LayerError(
-        name,
-        size,
-        relative_l2(a, b),
-        float(np.abs(difference).max()),
-        scale,
-        allowed,
-        float(np.sqrt(np.mean(np.square(difference)))),
-        _cosine(a, b),
-        rounding,
-    )
+def fallback_for(names: Iterable[str]) -> float:
+    """The tolerance of a network of these layers where float32 overflows."""
+    norms = sum(name.endswith(".bn") for name in names)
+    return next(share for count, share in FALLBACK.items() if norms <= count)
 
 
-def _cosine(a: Array, b: Array) -> float:
-    """Least cosine similarity over the images; 1 where both are zero."""
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.where(norms > 0, np.einsum("ij,ij->i", a, b) / norms, np.where((a == b).all(1), 1.0, 0.0))
-    return float(cosines.min())
+def compare_layer(
+    name: str,
+    size: int,
+    reference: Maps,
+    other: Maps,
+    rounded: Maps | None,
+    fallback: float,
+    tolerance: float | None,
+) -> LayerError:
+    """Compare the output of one layer for each image; as for ``compare``."""
+    scale = float(np.max([max(a.max(), -a.min()) for a in reference]))
+    rounding = 0.0 if rounded is None else relative_l2(reference, rounded)
+    allowed = EXACT if rounded is None else allowed_for(rounding, fallback)
+    held_to = allowed if tolerance is None else tolerance
+    if [a.shape for a in reference] != [b.shape for b in other]:
+        return LayerError(name, size, math.inf, math.inf, scale, held_to, math.inf, 0.0, rounding)
+    parts = [_figures(a, b) for a, b in zip(reference, other, strict=True)]
+    relative, maximum, squares = (np.array(figures) for figures in list(zip(*parts, strict=True))[:3])
+    rms = math.sqrt(squares.sum() / sum(a.size for a in reference))
+    cosine = min(part[3] for part in parts)
+    return LayerError(name, size, float(relative.max()), float(maximum.max()), scale, held_to, rms, cosine, rounding)
+
+
+def _figures(a: Array, b: Array) -> tuple[float, float, float, float]:
+    """Of one image: relative L2, largest difference, sum of their squares, and cosine similarity, 1 where both are zero."""
+    difference = _apart(a, b)
+    error = _length(difference)
+    if error == 0:
+        return 0.0, 0.0, 0.0, 1.0
+    maximum = max(difference.max(), -difference.min())
+    lengths = _length(a) * _length(b)
+    cosine = float(np.dot(a.ravel(), b.astype(a.dtype, copy=False).ravel())) / lengths if lengths else 0.0
+    return _relative(error, a), float(maximum), error * error, cosine
 
 
 def agreement(size: int, reference: Array, other: Array) -> Agreement:

@@ -6,7 +6,7 @@ a bit. Maps that later stages read are kept within the border that these ask for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 
 from xconvert.backends import Job
-from xconvert.backends._stages import ALONE, IN_PLACE, NEIGHBOURS, Stage, blocks, stages
+from xconvert.backends._stages import ALONE, MIXING, NEIGHBOURS, Block, Stage, stages
 from xconvert.backends._threads import Task, Workers
-from xconvert.backends.numpy import OPERATIONS, border, output_size, padded, pads, window
+from xconvert.backends.numpy import OPERATIONS, Start, border, padded, pads, window
 from xconvert.model import Array, Layer
 
-ANYWHERE = (*IN_PLACE, "max_pool")  # operations that write as well where rows do not follow each other
+ANYWHERE = (*ALONE, "max_pool")  # operations that write as well where rows do not follow each other
 SMALL = 2**16  # bytes of an array that need not be used again
-# Bytes of maps that there may be at once, beyond which images wait for each other; and how many numbers the maps have for each pixel
-# of the image that are there at once in an Xception as published.
+# Bytes of maps that there may be at once, beyond which images wait for each other; and how many numbers those maps have, for each
+# pixel of the image, that are there at once in an Xception as published.
 MAPS, NUMBERS = 48 * 2**20, 104
-Parameters = Mapping[str, Sequence[Array]]  # of each layer
 
 
 class Memory:
@@ -37,9 +36,9 @@ class Memory:
         self._rooms: dict[tuple[int, int], Array] = {}
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """An array with whatever was in it before."""
+        """An array with whatever was in it before; of several as small, the one last used, which may still be in the cache."""
         size = prod(shape) * dtype.itemsize
-        fitting = [flat for flat in self._free if size <= flat.size <= 4 * size]
+        fitting = [flat for flat in reversed(self._free) if size <= flat.size <= 4 * size]
         flat = min(fitting, key=len) if fitting else np.empty(size, np.uint8)
         self._free = [other for other in self._free if other is not flat]
         return flat[:size].view(dtype).reshape(shape)
@@ -50,8 +49,7 @@ class Memory:
         if isinstance(flat, np.ndarray) and flat.dtype == np.uint8 and flat.size >= SMALL:
             self._free.append(flat)
 
-
-    def room(self, worker: int, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def room(self, worker: int, place: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """Scratch of one worker: the same memory for the same ``place``."""
         size = prod(shape) * dtype.itemsize
         flat = self._rooms.get((worker, place))
@@ -102,106 +100,164 @@ class Map:
         return padded(self.inner, layer)
 
 
-class Pass:
-    """A forward pass through the stages ``plan``. ``weight``: reads one by its name, as it is needed."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stage for one image. ``parameters``: of each layer; ``maps``: of this and the stages before; ``memory``: for scratch."""
 
-    def __init__(self, plan: Sequence[Stage], weight: Callable[[str], Array], dtype: str, workers: Workers, memory: Memory) -> None:
-        self._plan, self._read, self._dtype, self._workers = plan, weight, np.dtype(dtype), workers
-        self._memory = memory
+    stage: Stage
+    parameters: Mapping[str, Sequence[Array]]
+    maps: dict[str, Map]
+    memory: Memory
+    dtype: np.dtype[Any]
 
-    def outputs(self, images: Sequence[Array]) -> Iterator[tuple[str, list[Array]]]:
-        """Each layer that is kept with its output for each of ``images`` (H, W, C), which may differ in size. It is to be looked at
-        before the next one is asked for.
-        """
-        maps = [{"image": Map(image, image)} for image in (image.astype(self._dtype, copy=False) for image in images)]
-        for stage in self._plan:
-            parameters = {layer.name: [self._weight(f"{layer.name}.{p}") for p in layer.parameters] for layer in stage.layers}
-            self._workers.do([task for each in maps for task in self._tasks(stage, parameters, each)])
-            for name in stage.kept:
-                yield name, [each[name].inner for each in maps]
-            for array in (array for arrays in parameters.values() for array in arrays):
-                self._memory.give(array)
-            for whole in (each.pop(name).whole for each in maps for name in stage.last if name in each):
-                self._memory.give(whole)
-
-    def _weight(self, name: str) -> Array:
-        """A weight as the operations want it: the array itself where it is so, else a copy."""
-        array = self._read(name)
-        if array.dtype == self._dtype and array.flags.c_contiguous:
-            return array
-        copy = self._memory.take(array.shape, self._dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
-            np.copyto(copy, array, casting="unsafe")
-        return copy
-
-    def _tasks(self, stage: Stage, parameters: Parameters, maps: dict[str, Map]) -> list[Task]:
-        """What is to be done for one image; makes the maps that are kept."""
-        first = stage.layers[0]
-        given = [maps[name] for name in first.inputs]
-        if first.op not in (*ALONE, *NEIGHBOURS) or given[0].inner.ndim != 3:
-            return [partial(self._whole, stage, parameters, maps)]
-        height, width = (output_size(n, first) for n in given[0].inner.shape[:2])
-        source = given[0].given_to(first) if first.op in NEIGHBOURS else None
-        depths = {name: each.inner.shape[-1] for name, each in maps.items()}
+    def tasks(self) -> list[Task]:
+        """What is to be done, after making the maps that are kept."""
+        stage, first = self.stage, self.stage.layers[0]
+        if stage.size is None:
+            return [self.whole]
+        source = self.maps[first.inputs[0]].given_to(first) if first.op in NEIGHBOURS else None
+        depths = {name: each.inner.shape[-1] for name, each in self.maps.items()}
         for layer in stage.layers:
-            makes = layer.op in ("conv", "pointwise")
-            depths[layer.name] = parameters[layer.name][0].shape[-1] if makes else depths[layer.inputs[0]]
-        shapes = {layer.name: (height, width, depths[layer.name]) for layer in stage.layers}
-        maps.update({n: Map.empty(shapes[n], self._dtype, reader, self._memory) for n, reader in stage.kept.items()})
-        block = partial(self._block, stage, parameters, maps, shapes, source)
-        return [partial(block, *rows) for rows in blocks(height, width, self._dtype.itemsize * max(map(prod, shapes.values())))]
+            depths[layer.name] = self.parameters[layer.name][0].shape[-1] if layer.op in MIXING else depths[layer.inputs[0]]
+        for name, reader in stage.kept.items():
+            self.maps[name] = Map.empty((*stage.size, depths[name]), self.dtype, reader, self.memory)
+        blocks = stage.blocks(max(depths[layer.name] for layer in stage.layers), self.dtype.itemsize)
+        return [partial(self.block, depths, source, block) for block in blocks]
 
-    def _whole(self, stage: Stage, parameters: Parameters, maps: dict[str, Map], worker: int) -> None:
+    def whole(self, worker: int) -> None:
         """Layers that look at the whole map, or at vectors."""
-        for layer in stage.layers:
-            out = OPERATIONS[layer.op](*(maps[name].inner for name in layer.inputs), layer, *parameters[layer.name])
-            maps[layer.name] = Map(out, out)
+        for layer in self.stage.layers:
+            out = OPERATIONS[layer.op](*(self.maps[name].inner for name in layer.inputs), layer, *self.parameters[layer.name])
+            self.maps[layer.name] = Map(out, out)
 
-    def _block(
-        self,
-        stage: Stage,
-        parameters: Parameters,
-        maps: Mapping[str, Map],
-        shapes: Mapping[str, tuple[int, ...]],
-        source: Array | None,
-        start: int,
-        end: int,
-        worker: int,
-    ) -> None:
-        """Rows ``start`` to ``end`` of one image through all layers of the stage; ``source``: what the first of them looks at."""
+    def block(self, depths: Mapping[str, int], source: Array | None, block: Block, worker: int) -> None:
+        """A block through all layers. ``depths``: channels of each; ``source``: what the first looks at, border and all."""
+        assert self.stage.size  # noqa: S101  (``tasks`` has looked)
         values: dict[str, Array] = {}
-        for layer in stage.layers:
-            inputs = [values[name] if name in values else maps[name].inner[start:end] for name in layer.inputs]
+        for layer in self.stage.layers:
+            inputs = [values[name] if name in values else self.maps[name].inner[block] for name in layer.inputs]
             alone = layer
-            if source is not None and not values:
-                inputs = [source[start * layer.stride : (end - 1) * layer.stride + window(layer)]]
-                alone = replace(layer, padding=0)
-            kept = maps[layer.name].inner[start:end] if layer.name in stage.kept else None
+            if not values and layer.op in MIXING:
+                inputs = [self.maps[layer.inputs[0]].inner[block[0]]]
+            if not values and source is not None:
+                inputs, alone = [_seen(source, layer, block[0])], replace(layer, padding=0)
+            kept = self.maps[layer.name].inner[block] if layer.name in self.stage.kept else None
             if kept is not None and (kept.flags.c_contiguous or layer.op in ANYWHERE):
                 out = kept
-            elif layer.name in stage.over:
+            elif layer.name in self.stage.over:
                 out = inputs[0]
             else:
-                out = self._memory.room(worker, len(values), (end - start, *shapes[layer.name][1:]), self._dtype)
-            OPERATIONS[layer.op](*inputs, alone, *parameters[layer.name], out=out)
+                shape = [len(range(n)[part]) for n, part in zip((*self.stage.size, depths[layer.name]), block, strict=True)]
+                out = self.memory.room(worker, len(values), shape, self.dtype)
+            parameters = [array[..., block[2]] for array in self.parameters[layer.name]]
+            OPERATIONS[layer.op](*inputs, alone, *parameters, out=out)
             if kept is not None and out is not kept:
                 kept[...] = out
             values[layer.name] = out
 
 
+def _seen(source: Array, layer: Layer, rows: slice) -> Array:
+    """The rows of ``source``, with its border, that some rows of the output of ``layer`` look at."""
+    end = None if rows.stop is None else (rows.stop - 1) * layer.stride + window(layer)
+    return source[(rows.start or 0) * layer.stride : end]
+
+
+class Weights:
+    """The weights of a network as the operations want them. ``read``: gives one by its name, when it is needed; ``passes``: how
+    many of them, going along with each other, need each.
+    """
+
+    def __init__(self, read: Callable[[str], Array], dtype: str, memory: Memory, passes: int = 1) -> None:
+        self._read, self._dtype, self._memory, self._passes = read, np.dtype(dtype), memory, passes
+        self._held: dict[str, tuple[Array, int]] = {}
+
+    def take(self, name: str) -> Array:
+        """The array itself where it is as it should be, else a copy."""
+        array, left = self._held.pop(name, (None, self._passes))
+        if array is None:
+            array = self._read(name)
+            if array.dtype != self._dtype or not array.flags.c_contiguous:
+                copy = self._memory.take(array.shape, self._dtype)
+                with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
+                    np.copyto(copy, array, casting="unsafe")
+                array = copy
+        self._held[name] = array, left
+        return array
+
+    def done(self, name: str) -> None:
+        """A pass needs it no more."""
+        array, left = self._held.pop(name)
+        if left > 1:
+            self._held[name] = array, left - 1
+        else:
+            self._memory.give(array)
+
+
+def outputs(
+    layers: Sequence[Layer], weights: Weights, images: Array, wanted: Collection[str], workers: Workers, memory: Memory
+) -> Iterator[tuple[str, list[Array]]]:
+    """A forward pass: each wanted layer with its output for each of ``images`` (N, H, W, C), in the dtype to compute in. It is to
+    be looked at before the next is asked for.
+    """
+    maps = [{"image": Map(image, image)} for image in images]
+    for stage in stages(layers, images.shape[1:3], wanted):
+        names = {layer.name: [f"{layer.name}.{parameter}" for parameter in layer.parameters] for layer in stage.layers}
+        parameters = {layer: [*map(weights.take, own)] for layer, own in names.items()}
+        workers.do([task for each in maps for task in Work(stage, parameters, each, memory, images.dtype).tasks()])
+        for name in stage.kept:
+            if name in wanted:
+                yield name, [each[name].inner for each in maps]
+        for name in (name for own in names.values() for name in own):
+            weights.done(name)
+        for whole in (each.pop(name).whole for each in maps for name in stage.last if name in each):
+            memory.give(whole)
+
+
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name."""
     wanted = [*dict.fromkeys((*job.taps, job.layers[-1].name))]
-    plan = stages(job.layers, wanted)
-    found: dict[str, Array] = {}
     size = prod(job.images.shape[1:3]) * NUMBERS * np.dtype(job.dtype).itemsize
     together = max(MAPS // size, 1)
+    found: dict[str, Array] = {}
     with Workers() as workers, borrowed() as memory:
-        forward = Pass(plan, job.weights.__getitem__, job.dtype, workers, memory)
         for start in range(0, len(job.images), together):
-            for name, outputs in forward.outputs(job.images[start : start + together]):
-                if name not in found and name in wanted:
-                    found[name] = np.empty((len(job.images), *outputs[0].shape), job.dtype)
-                for i, output in enumerate(outputs if name in wanted else ()):
-                    found[name][start + i] = output
+            images = job.images[start : start + together].astype(job.dtype, copy=False)
+            weights = Weights(job.weights.__getitem__, job.dtype, memory)
+            for name, arrays in outputs(job.layers, weights, images, wanted, workers, memory):
+                if name not in found:
+                    found[name] = np.empty((len(job.images), *arrays[0].shape), job.dtype)
+                for i, array in enumerate(arrays, start):
+                    found[name][i] = array
     return {name: found[name] for name in wanted}
+
+
+class Outputs:
+    """A forward pass that is asked for the output of one layer after another."""
+
+    def __init__(self, outputs: Iterator[tuple[str, list[Array]]]) -> None:
+        self._outputs = outputs
+        self._held: dict[str, list[Array]] = {}
+
+    def output(self, name: str) -> list[Array] | None:
+        """As ``xconvert.backends.numpy.Walk`` says."""
+        if name in self._held:
+            return self._held.pop(name)
+        for other, arrays in self._outputs:
+            if other == name:
+                return arrays
+            self._held[other] = [array.copy() for array in arrays]  # asked for later than it was computed
+        return None
+
+
+@contextmanager
+def walking() -> Iterator[Start]:
+    """As ``xconvert.backends.numpy.walking`` says."""
+    with Workers() as workers, borrowed() as memory:
+
+        def start(layers: Sequence[Layer], read: Callable[[str], Array], batches: Sequence[Array], dtype: str) -> list[Outputs]:
+            weights = Weights(read, dtype, memory, len(batches))
+            names = [layer.name for layer in layers]
+            arrays = [batch.astype(dtype, copy=False) for batch in batches]
+            return [Outputs(outputs(layers, weights, images, names, workers, memory)) for images in arrays]
+
+        yield start

@@ -1,4 +1,4 @@
-"""Threads for the reference: NumPy lets go of Python's lock while it computes, so blocks of a map are shared out to a few of them.
+"""Threads for the reference: NumPy lets go of Python's lock while it computes, so a few of them share out the blocks of a map.
 
 BLAS itself is held at one thread meanwhile. Its own threads wait for each other at every product, which on a busy machine costs
 more than they win (shared/facts/performance.md, B3), and how it shares out a product may change the last bits.
@@ -9,12 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -33,26 +32,28 @@ def threads() -> int:
 
 
 class Workers:
-    """This thread and ``threads() - 1`` others; a context."""
+    """The thread that asks, and ``threads() - 1`` others, with BLAS held at one thread each; a context."""
 
     def __init__(self) -> None:
-        others = threads() - 1 if _blas() else 0  # a BLAS that cannot be held has threads of its own
-        self._pool = ThreadPoolExecutor(others, "xconvert") if others else None
-        self._others = others
+        self._others = threads() - 1 if _blas() else 0  # a BLAS that cannot be held has threads of its own
 
     def __enter__(self) -> Workers:
+        self._open = ExitStack()
+        self._open.enter_context(one_blas_thread())
+        self._pool = self._open.enter_context(ThreadPoolExecutor(self._others, "xconvert")) if self._others else None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._pool:
-            self._pool.shutdown()
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
 
-    def do(self, tasks: Iterable[Task]) -> None:
+    def do(self, tasks: Sequence[Task]) -> None:
         """Run all ``tasks``, each in whichever thread is free; raises what one of them raises."""
-        waiting = iter(list(tasks))
-        with one_blas_thread():
-            helping = [self._pool.submit(_work, waiting, i + 1) for i in range(self._others)] if self._pool else []
+        waiting = iter(tasks)
+        others = min(self._others, len(tasks) - 1)
+        helping = [self._pool.submit(_work, waiting, i + 1) for i in range(others)] if self._pool else []
+        try:
             _work(waiting, 0)
+        finally:
             for helper in helping:
                 helper.result()
 
@@ -90,5 +91,7 @@ def _blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
         library = ctypes.CDLL(str(path))  # it is loaded already
         for prefix in ("scipy_", ""):  # NumPy 2, and before
             if hasattr(library, f"{prefix}openblas_set_num_threads64_"):
-                return getattr(library, f"{prefix}openblas_get_num_threads64_"), getattr(library, f"{prefix}openblas_set_num_threads64_")
+                return getattr(library, f"{prefix}openblas_get_num_threads64_"), getattr(
+                    library, f"{prefix}openblas_set_num_threads64_"
+                )
     return None

@@ -6,6 +6,8 @@ Sums run in a fixed order and each image is computed by itself, so results do no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -70,27 +72,27 @@ def conv(x: Array, layer: Layer, weight: Array, out: Array | None = None) -> Arr
 
 
 def depthwise(x: Array, layer: Layer, weight: Array, out: Array | None = None) -> Array:
-    """(H, W, C) * (kernel, kernel, C) → (H', W', C); zero padding, no bias.
+    """(H, W, C) * (kernel, kernel, C) → (H', W', C); zero padding, no bias; ``out`` is contiguous.
 
     ``einsum`` multiplies and adds in one pass without a temporary. Where the stride is 1, neighbouring pixels are taken together
     as one long pixel, with the kernel repeated for each (1.8 times the speed of shifting and adding: shared/facts/performance.md,
     B2), but no more of them than the fastest cache holds with the kernel (a third faster again than whole rows).
     """
-    x = padded(x, layer)
+    x = np.ascontiguousarray(padded(x, layer))
     k, s, d, channels = layer.kernel, layer.stride, layer.dilation, x.shape[2]
     height, width = ((n - window(layer)) // s + 1 for n in x.shape[:2])
     out = np.empty((height, width, channels), x.dtype) if out is None else out
     row, column, item = x.strides
-    together = max(TOGETHER // channels, 1) if s == 1 and out.flags.c_contiguous and column == channels * item else 1
+    together = max(TOGETHER // channels, 1) if s == 1 else 1
     repeated = np.tile(weight, (1, 1, together))
     whole = width - width % together
     for start, stop, pixels in ((0, whole, together), (whole, width, width - whole)):  # what is left over goes by itself
         if start < stop:
-            shape = (height, (stop - start) // pixels)
-            steps = (row * s, column * s * pixels)
-            view = as_strided(x[:, start:], (*shape, k, k, pixels * channels), (*steps, row * d, column * d, item))
-            into = as_strided(out[:, start:], (*shape, pixels * channels), (out.strides[0], out.strides[1] * pixels, item))
-            np.einsum("hwijc,ijc->hwc", view, repeated[..., : pixels * channels], out=into)
+            shape, size = (height, (stop - start) // pixels), pixels * channels
+            strides = (row * s, column * s * pixels, row * d, column * d, item)
+            view = np.ndarray((*shape, k, k, size), x.dtype, x, start * column * s, strides)
+            into = np.ndarray((*shape, size), x.dtype, out, start * column, (width * column, pixels * column, item))
+            np.einsum("hwijc,ijc->hwc", view, repeated[..., :size], out=into)
     return out
 
 
@@ -107,7 +109,8 @@ def batch_norm(
     """gamma · (x - mean) / sqrt(variance + epsilon) + beta, with stored statistics (inference)."""
     scale = gamma / np.sqrt(variance + x.dtype.type(layer.epsilon))
     out = np.multiply(x, scale, out=out)
-    return np.add(out, beta - mean * scale, out=out)
+    out += beta - mean * scale
+    return out
 
 
 def relu(x: Array, layer: Layer, out: Array | None = None) -> Array:
@@ -159,6 +162,25 @@ def run(job: Job) -> dict[str, Array]:
     from xconvert.backends import _pass  # which needs the operations above
 
     return _pass.run(job)
+
+
+class Walk(Protocol):
+    """A forward pass that is asked for the output of one layer after another."""
+
+    def output(self, name: str) -> list[Array] | None:
+        """The output of a layer for each image, to be looked at before the next is asked for; None where it has no such layer."""
+
+
+Start = Callable[[Sequence[Layer], Callable[[str], Array], Sequence[Array], str], Sequence[Walk]]
+
+
+def walking() -> AbstractContextManager[Start]:
+    """Starts passes that go along with each other. Given the layers of a network, what reads its weights, batches of images
+    (N, H, W, C) of any sizes, and a dtype, it returns a walk for each batch. A weight is read once for all of them.
+    """
+    from xconvert.backends import _pass
+
+    return _pass.walking()
 
 
 def train(job: Job) -> dict[str, Array]:
