@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from xconvert.report import Activations, Agreement, LayerError
 
 EXACT = 1e-9
 ROUNDINGS = 8
+CANCELLED = 1e-6  # of a sum of squares: what is left of it when the mean is taken out has lost six digits of sixteen
 Maps = Sequence[Array] | Array  # of several images
 UNIT = 2.0**-24  # of float32: what rounding one number is off by, relative to it
 # Where the reference itself overflows float32 there is no rounding to measure: 4 to 5 times the worst that was observed between
@@ -32,26 +34,48 @@ def relative_l2(reference: Maps, other: Maps) -> float:
     The mean is taken out so that a shift shared by all logits cannot hide an error; where the reference is constant
     its norm is used.
     """
-    return float(np.max([_relative(_length(_apart(a, b)), a) for a, b in zip(reference, other, strict=True)]))
+    return float(np.max([_Image(a).relative(_Image(a).apart(b)) for a, b in zip(reference, other, strict=True)]))
 
 
-def _apart(a: Array, b: Array) -> Array:
-    difference: Array = np.subtract(b, a, dtype=np.float64)
-    return difference
+class _Image:
+    """The output of a layer for one image, of the reference, to be compared; in as few passes over it as can be."""
 
+    def __init__(self, output: Array) -> None:
+        self.flat = np.ascontiguousarray(output, np.float64).ravel()
 
-def _length(array: Array) -> float:
-    flat = array.ravel()
-    return math.sqrt(np.dot(flat, flat))
+    @cached_property
+    def square(self) -> float:
+        """The sum of its squares."""
+        return float(np.dot(self.flat, self.flat))
 
+    @cached_property
+    def spread(self) -> float:
+        """How much its values vary, ||it - mean||; or where they do not, their norm."""
+        mean = self.flat.mean()
+        varies = self.square - self.flat.size * mean * mean
+        if not varies > CANCELLED * self.square:  # too few digits are left
+            centred = self.flat - mean
+            varies = float(np.dot(centred, centred))
+        return math.sqrt(varies) or math.sqrt(self.square)
 
-def _relative(error: float, reference: Array) -> float:
-    """``error`` as a share of how much the values of ``reference`` vary, or where they do not, of their length."""
-    if error == 0:
-        return 0.0
-    reference = reference.astype(np.float64, copy=False)
-    spread = _length(reference - reference.mean()) or _length(reference)
-    return error / spread if spread else error * math.inf
+    def apart(self, other: Array) -> Array:
+        """``other`` less it."""
+        difference: Array = np.subtract(other.ravel(), self.flat, dtype=np.float64)
+        return difference
+
+    def relative(self, difference: Array) -> float:
+        """The norm of ``difference`` as a share of the spread."""
+        error = math.sqrt(np.dot(difference, difference))
+        if error == 0:
+            return 0.0
+        return error / self.spread if self.spread else error * math.inf
+
+    def cosine(self, difference: Array) -> float:
+        """Cosine similarity with what is off by ``difference``; 1 where both are zero."""
+        along = float(np.dot(self.flat, difference))
+        other = self.square + 2 * along + float(np.dot(difference, difference))
+        lengths = math.sqrt(self.square) * math.sqrt(max(other, 0.0))
+        return (self.square + along) / lengths if lengths else float(not self.square + other)
 
 
 def allowed_for(rounding: float, fallback: float = FALLBACK[10**9]) -> float:
@@ -97,28 +121,21 @@ def compare_layer(
 ) -> LayerError:
     """Compare the output of one layer for each image; as for ``compare``."""
     scale = float(np.max([max(a.max(), -a.min()) for a in reference]))
-    rounding = 0.0 if rounded is None else relative_l2(reference, rounded)
-    allowed = EXACT if rounded is None else allowed_for(rounding, fallback)
+    images = [_Image(a) for a in reference]
+    single = [] if rounded is None else [a.relative(a.apart(b)) for a, b in zip(images, rounded, strict=True)]
+    rounding = float(np.max(single)) if single else 0.0
+    allowed = allowed_for(rounding, fallback) if single else EXACT
     held_to = allowed if tolerance is None else tolerance
     if [a.shape for a in reference] != [b.shape for b in other]:
         return LayerError(name, size, math.inf, math.inf, scale, held_to, math.inf, 0.0, rounding)
-    parts = [_figures(a, b) for a, b in zip(reference, other, strict=True)]
-    relative, maximum, squares = (np.array(figures) for figures in list(zip(*parts, strict=True))[:3])
-    rms = math.sqrt(squares.sum() / sum(a.size for a in reference))
-    cosine = min(part[3] for part in parts)
-    return LayerError(name, size, float(relative.max()), float(maximum.max()), scale, held_to, rms, cosine, rounding)
-
-
-def _figures(a: Array, b: Array) -> tuple[float, float, float, float]:
-    """Of one image: relative L2, largest difference, sum of their squares, and cosine similarity, 1 where both are zero."""
-    difference = _apart(a, b)
-    error = _length(difference)
-    if error == 0:
-        return 0.0, 0.0, 0.0, 1.0
-    maximum = max(difference.max(), -difference.min())
-    lengths = _length(a) * _length(b)
-    cosine = float(np.dot(a.ravel(), b.astype(a.dtype, copy=False).ravel())) / lengths if lengths else 0.0
-    return _relative(error, a), float(maximum), error * error, cosine
+    apart = [a.apart(b) for a, b in zip(images, other, strict=True)]
+    relative = float(np.max([a.relative(d) for a, d in zip(images, apart, strict=True)]))
+    if relative == 0:
+        return LayerError(name, size, 0.0, 0.0, scale, held_to, 0.0, 1.0, rounding)
+    maximum = float(np.max([max(d.max(), -d.min()) for d in apart]))
+    rms = math.sqrt(sum(float(np.dot(d, d)) for d in apart) / sum(d.size for d in apart))
+    cosine = min(a.cosine(d) for a, d in zip(images, apart, strict=True))
+    return LayerError(name, size, relative, maximum, scale, held_to, rms, cosine, rounding)
 
 
 def agreement(size: int, reference: Array, other: Array) -> Agreement:

@@ -153,12 +153,15 @@ class _Sets:
             reference, theirs = ours.output(name), side.output(name)
             single = rounded.output(name) if rounded else None
             assert reference is not None  # noqa: S101  (it computes every layer)
-            if not all(math.isfinite(array.max()) and math.isfinite(array.min()) for array in reference):
+            error = compare_layer(
+                name, size, reference, reference if theirs is None else theirs, single, self._fallback, tolerance
+            )
+            if not math.isfinite(error.scale):
                 told = f"the source network's own answer is not finite, from `{name}` on"
                 raise VerificationError(told, facts=not_finite(self._model)[:4])
             if theirs is None:
                 continue
-            yield compare_layer(name, size, reference, theirs, single, self._fallback, tolerance)
+            yield error
             if name == self._last:
                 self.answers[size] = (np.array(reference), np.array(theirs))
 

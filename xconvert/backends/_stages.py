@@ -48,7 +48,7 @@ class Stage:
         height, width = self.size
         everything = slice(None)
         if self.cut == "channels":
-            count = 2 * (depth // (2 * CHANNELS))
+            count = 2 * (depth // (2 * CHANNELS)) if height * width > PIXELS else 1
             return [(everything, everything, part) for part in _parts(depth, count, 16)]  # 16: a row of registers
         count = min(2 * -(-height * width * depth * itemsize // (2 * BYTES)), height * width // PIXELS, height)
         return [(part, everything, everything) for part in _parts(height, count)]
