@@ -162,6 +162,16 @@ def _seen(source: Array, layer: Layer, rows: slice) -> Array:
     return source[(rows.start or 0) * layer.stride : end]
 
 
+def _fill(copy: Array, array: Array) -> None:
+    """Fill ``copy``. Of a transposed matrix 16 columns at a time, a line of the cache: half as long as all at once
+    (shared/facts/performance.md, A4).
+    """
+    step = 16 if array.ndim == 2 and array.flags.f_contiguous else max(array.shape[-1], 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
+        for start in range(0, array.shape[-1], step):
+            copy[..., start : start + step] = array[..., start : start + step]
+
+
 class Weights:
     """The weights of a network as the operations want them. ``read``: gives one by its name, when it is needed; ``passes``: how
     many of them, going along with each other, need each.
@@ -178,8 +188,7 @@ class Weights:
             array = self._read(name)
             if array.dtype != self._dtype or not array.flags.c_contiguous:
                 copy = self._memory.take(array.shape, self._dtype)
-                with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
-                    np.copyto(copy, array, casting="unsafe")
+                _fill(copy, array)
                 array = copy
         self._held[name] = array, left
         return array

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from xconvert.backends.numpy import output_size
@@ -55,9 +56,9 @@ class Stage:
 
 
 def _parts(length: int, count: int, unit: int = 1) -> list[slice]:
-    """``length`` in ``count`` parts, at least one, of whole units but for the last."""
-    ends = [length * i // (max(count, 1) * unit) * unit for i in range(max(count, 1))] + [length]
-    return [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    """``length`` in up to ``count`` parts, at least one, of whole units but for the last."""
+    ends = dict.fromkeys(length * i // (max(count, 1) * unit) * unit for i in range(max(count, 1)))
+    return [slice(start, end) for start, end in pairwise([*ends, length])]
 
 
 def stages(layers: Sequence[Layer], image: Size, wanted: Collection[str]) -> list[Stage]:
