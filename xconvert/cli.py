@@ -253,6 +253,8 @@ def main(args: Sequence[str] | None = None) -> None:
     from xconvert.errors import UsageError, XconvertError
 
     arguments = list(sys.argv[1:] if args is None else args)
+    if args is None:  # the reference has threads of its own; NumPy's BLAS starts its own when it is imported
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if args is None and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` that has seen enough ends us quietly
     if args is None and (problem := supervision.supervised(arguments)):

@@ -9,7 +9,8 @@ and float64 on the same weights and images (observed between frameworks: at the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -19,26 +20,62 @@ from xconvert.report import Activations, Agreement, LayerError
 
 EXACT = 1e-9
 ROUNDINGS = 8
+CANCELLED = 1e-6  # of a sum of squares: what is left of it when the mean is taken out has lost six digits of sixteen
+Maps = Sequence[Array] | Array  # of several images
 UNIT = 2.0**-24  # of float32: what rounding one number is off by, relative to it
 # Where the reference itself overflows float32 there is no rounding to measure: 4 to 5 times the worst that was observed between
 # frameworks, for networks of up to so many batch norms (shared/facts/semantics.md §6).
 FALLBACK = {41: 3e-5, 84: 1.5e-4, 132: 3e-4, 10**9: 6e-4}
 
 
-def relative_l2(reference: Array, other: Array) -> float:
+def relative_l2(reference: Maps, other: Maps) -> float:
     """Largest ||other - reference|| / ||reference - mean|| over the images (axis 0), in float64; NaN stays NaN.
 
     The mean is taken out so that a shift shared by all logits cannot hide an error; where the reference is constant
     its norm is used.
     """
-    a = reference.astype(np.float64).reshape(len(reference), -1)
-    b = other.astype(np.float64).reshape(len(other), -1)
-    spread = np.linalg.norm(a - a.mean(1, keepdims=True), axis=1)
-    spread = np.where(spread > 0, spread, np.linalg.norm(a, axis=1))
-    error = np.linalg.norm(b - a, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(error == 0, 0.0, error / spread)
-    return float(ratio.max()) if not np.isnan(ratio).any() else float("nan")
+    return float(np.max([_Image(a).relative(_Image(a).apart(b)) for a, b in zip(reference, other, strict=True)]))
+
+
+class _Image:
+    """The output of a layer for one image, of the reference, to be compared; in as few passes over it as can be."""
+
+    def __init__(self, output: Array) -> None:
+        self.flat = np.ascontiguousarray(output, np.float64).ravel()
+
+    @cached_property
+    def square(self) -> float:
+        """The sum of its squares."""
+        return float(np.dot(self.flat, self.flat))
+
+    @cached_property
+    def spread(self) -> float:
+        """How much its values vary, ||it - mean||; or where they do not, their norm."""
+        mean = self.flat.mean()
+        varies = self.square - self.flat.size * mean * mean
+        if not varies > CANCELLED * self.square:  # too few digits are left
+            centred = self.flat - mean
+            varies = float(np.dot(centred, centred))
+        return math.sqrt(varies) or math.sqrt(self.square)
+
+    def apart(self, other: Array) -> Array:
+        """``other`` less it."""
+        difference: Array = np.subtract(other.ravel(), self.flat, dtype=np.float64)
+        return difference
+
+    def relative(self, difference: Array) -> float:
+        """The norm of ``difference`` as a share of the spread."""
+        error = math.sqrt(np.dot(difference, difference))
+        if error == 0:
+            return 0.0
+        return error / self.spread if self.spread else error * math.inf
+
+    def cosine(self, difference: Array) -> float:
+        """Cosine similarity with what is off by ``difference``; 1 where both are zero."""
+        along = float(np.dot(self.flat, difference))
+        other = self.square + 2 * along + float(np.dot(difference, difference))
+        lengths = math.sqrt(self.square) * math.sqrt(max(other, 0.0))
+        return (self.square + along) / lengths if lengths else float(not self.square + other)
 
 
 def allowed_for(rounding: float, fallback: float = FALLBACK[10**9]) -> float:
@@ -59,43 +96,46 @@ def compare(
     ``reference`` is in float64; ``rounded`` is the same network in float32: given, it calibrates the tolerance; else
     ``EXACT`` holds. ``tolerance`` overrides both.
     """
+    fallback = fallback_for(reference)
     shown = [name for name in names if name in reference and name in other]
-    fallback = next(share for count, share in FALLBACK.items() if sum(name.endswith(".bn") for name in reference) <= count)
-    errors = []
-    for name in shown:
-        rounding = 0.0 if rounded is None else relative_l2(reference[name], rounded[name])
-        allowed = EXACT if rounded is None else allowed_for(rounding, fallback)
-        held_to = allowed if tolerance is None else tolerance
-        errors.append(_layer_error(name, size, reference[name], other[name], held_to, rounding))
-    return errors
+    return [
+        compare_layer(name, size, reference[name], other[name], rounded[name] if rounded else None, fallback, tolerance)
+        for name in shown
+    ]
 
 
-def _layer_error(name: str, size: int, a: Array, b: Array, allowed: float, rounding: float) -> LayerError:
-    scale = float(np.abs(a).max())
-    if a.shape != b.shape:
-        return LayerError(name, size, math.inf, math.inf, scale, allowed, math.inf, 0.0, rounding)
-    b = b.astype(np.float64)
-    difference = b - a
-    return LayerError(
-        name,
-        size,
-        relative_l2(a, b),
-        float(np.abs(difference).max()),
-        scale,
-        allowed,
-        float(np.sqrt(np.mean(np.square(difference)))),
-        _cosine(a, b),
-        rounding,
-    )
+def fallback_for(names: Iterable[str]) -> float:
+    """The tolerance of a network of these layers where float32 overflows."""
+    norms = sum(name.endswith(".bn") for name in names)
+    return next(share for count, share in FALLBACK.items() if norms <= count)
 
 
-def _cosine(a: Array, b: Array) -> float:
-    """Least cosine similarity over the images; 1 where both are zero."""
-    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.where(norms > 0, np.einsum("ij,ij->i", a, b) / norms, np.where((a == b).all(1), 1.0, 0.0))
-    return float(cosines.min())
+def compare_layer(
+    name: str,
+    size: int,
+    reference: Maps,
+    other: Maps,
+    rounded: Maps | None,
+    fallback: float,
+    tolerance: float | None,
+) -> LayerError:
+    """Compare the output of one layer for each image; as for ``compare``."""
+    scale = float(np.max([max(a.max(), -a.min()) for a in reference]))
+    images = [_Image(a) for a in reference]
+    single = [] if rounded is None else [a.relative(a.apart(b)) for a, b in zip(images, rounded, strict=True)]
+    rounding = float(np.max(single)) if single else 0.0
+    allowed = allowed_for(rounding, fallback) if single else EXACT
+    held_to = allowed if tolerance is None else tolerance
+    if [a.shape for a in reference] != [b.shape for b in other]:
+        return LayerError(name, size, math.inf, math.inf, scale, held_to, math.inf, 0.0, rounding)
+    apart = [a.apart(b) for a, b in zip(images, other, strict=True)]
+    relative = float(np.max([a.relative(d) for a, d in zip(images, apart, strict=True)]))
+    if relative == 0:
+        return LayerError(name, size, 0.0, 0.0, scale, held_to, 0.0, 1.0, rounding)
+    maximum = float(np.max([max(d.max(), -d.min()) for d in apart]))
+    rms = math.sqrt(sum(float(np.dot(d, d)) for d in apart) / sum(d.size for d in apart))
+    cosine = min(a.cosine(d) for a, d in zip(images, apart, strict=True))
+    return LayerError(name, size, relative, maximum, scale, held_to, rms, cosine, rounding)
 
 
 def agreement(size: int, reference: Array, other: Array) -> Agreement:

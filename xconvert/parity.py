@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from xconvert.backends import forward, forward_each
-from xconvert.compare import EXACT, agreement, allowed_for, check_finite, compare, picture
+from xconvert.backends.numpy import Start, Walk, walking
+from xconvert.compare import EXACT, agreement, allowed_for, compare_layer, fallback_for, not_finite, picture
+from xconvert.errors import VerificationError
 from xconvert.model import Array, Model
 from xconvert.probe import NATIVE, images
 from xconvert.report import Activations, Agreement, LayerError, Trial
@@ -54,15 +57,37 @@ class Parity:
     parted: Parted | None
 
 
+@dataclass(frozen=True, slots=True)
+class ByReference:
+    """``model`` by the NumPy reference in float64."""
+
+    model: Model
+
+    def __call__(self, batches: Sequence[Array], taps: Sequence[str] | str) -> Iterator[dict[str, Array]]:
+        """Activations of ``taps`` for each of ``batches``."""
+        return forward_each(self.model, batches, backend="numpy", dtype="float64", taps=taps)
+
+
 def numpy_run(model: Model) -> Other:
     """``model`` by the NumPy reference in float64."""
-    return lambda batches, taps: forward_each(model, batches, backend="numpy", dtype="float64", taps=taps)
+    return ByReference(model)
 
 
 def backend_run(model: Model, backend: str, dtype: str, *, names: Mapping[str, str], published: str, path: Path | None) -> Other:
     """``model`` by another backend, in ``dtype``; the rest as for ``forward``."""
     run = partial(forward_each, model, backend=backend, dtype=dtype, names=names, published=published, path=path)
     return lambda batches, taps: run(batches, taps=taps)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Activations that another side has shown, by layer (N, …)."""
+
+    activations: Mapping[str, Array]
+
+    def output(self, name: str) -> Array | None:
+        """The output of a layer for each image; None where it was not shown."""
+        return self.activations.get(name)
 
 
 def compare_networks(
@@ -72,29 +97,93 @@ def compare_networks(
 
     ``calibrated``: whether something was rounded to float32 on the way; else the two must be the same to ``EXACT``.
     """
-    names = [layer.name for layer in reference.layers]
-    order = {name: i for i, name in enumerate(names)}
-    probes = [probe(reference, size) for size in sizes]
+    order = {layer.name: i for i, layer in enumerate(reference.layers)}
+    probes = {size: probe(reference, size) for size in sizes}
     errors: list[LayerError] = []
-    agreed: list[Agreement] = []
-    parted: Parted | None = None
-    answers: dict[int, tuple[Array, Array, float]] = {}
-    for size, batch, found in zip(sizes, probes, other(probes, "all"), strict=True):
-        ours = forward(reference, batch, dtype="float64", taps="all")
-        check_finite(reference, ours)
-        rounded = forward(reference, batch, dtype="float32", taps="all") if calibrated else None
-        new = compare(names, size, ours, found, rounded, tolerance)
-        if reference.head:
-            agreed.append(agreement(size, ours[names[-1]], found[names[-1]]))
-        first, before = _first(new), _first(parted.errors) if parted else None
-        if first and (before is None or order[first.name] < order[before.name]):
-            parted = Parted(size, batch, ours, found, tuple(new))
-        answers[size] = (batch, found[names[-1]], new[-1].allowed)
-        errors += new
-    if parted:
-        others = tuple(answer for size, answer in answers.items() if size != parted.size)
-        parted = replace(parted, answers=others)
-    return Parity(tuple(sorted(errors, key=lambda error: order[error.name])), tuple(agreed), parted)
+    answers: dict[int, tuple[Array, Array]] = {}
+    parting: tuple[int, Shown | Walk] | None = None
+    with walking() as start:
+        for together, sides in _sides(other, probes, start):
+            sets = _Sets(reference, together, sides, calibrated, start)
+            new = [error for name in order for error in sets.compared(name, tolerance)]
+            answers.update(sets.answers)
+            for size, side in zip(together, sides, strict=True):
+                first, before = _first(_of(size, new)), _first(_of(parting[0], errors)) if parting else None
+                if first and (before is None or order[first.name] < order[before.name]):
+                    parting = size, side
+                errors += _of(size, new)
+    agreed = tuple(agreement(size, *both) for size, both in answers.items()) if reference.head else ()
+    parted = _parted(reference, other, parting, probes, errors, answers) if parting else None
+    return Parity(tuple(sorted(errors, key=lambda error: order[error.name])), agreed, parted)
+
+
+def _sides(other: Other, probes: Mapping[int, Array], start: Start) -> Iterator[tuple[dict[int, Array], Sequence[Shown | Walk]]]:
+    """Probes that are computed together, by size, with what ``other`` shows for each: all at once where it is the reference,
+    which then need not keep what it has computed; else size by size.
+    """
+    if isinstance(other, ByReference):
+        yield {**probes}, start(other.model.layers, _reader(other.model), [*probes.values()], "float64")
+        return
+    for (size, batch), found in zip(probes.items(), other([*probes.values()], "all"), strict=True):
+        yield {size: batch}, [Shown(found)]
+
+
+def _reader(model: Model) -> Callable[[str], Array]:
+    return lambda name: model.weights[name].read()
+
+
+class _Sets:
+    """Both sides, and with ``calibrated`` the reference in float32, one layer after the other. ``answers``: the last outputs of
+    both by size, once they were compared.
+    """
+
+    def __init__(
+        self, model: Model, probes: Mapping[int, Array], sides: Sequence[Shown | Walk], calibrated: bool, start: Start
+    ) -> None:
+        run = partial(start, model.layers, _reader(model), [*probes.values()])
+        ours = run("float64")
+        rounded: Sequence[Walk | None] = run("float32") if calibrated else [None] * len(ours)
+        self._model, self._sides = model, [*zip(probes, ours, sides, rounded, strict=True)]
+        self._fallback, self._last = fallback_for(layer.name for layer in model.layers), model.layers[-1].name
+        self.answers: dict[int, tuple[Array, Array]] = {}
+
+    def compared(self, name: str, tolerance: float | None) -> Iterator[LayerError]:
+        """How far the outputs of a layer are apart at each size; nothing where the other side does not show it."""
+        for size, ours, side, rounded in self._sides:
+            reference, theirs = ours.output(name), side.output(name)
+            single = rounded.output(name) if rounded else None
+            assert reference is not None  # noqa: S101  (it computes every layer)
+            error = compare_layer(
+                name, size, reference, reference if theirs is None else theirs, single, self._fallback, tolerance
+            )
+            if not math.isfinite(error.scale):
+                told = f"the source network's own answer is not finite, from `{name}` on"
+                raise VerificationError(told, facts=not_finite(self._model)[:4])
+            if theirs is None:
+                continue
+            yield error
+            if name == self._last:
+                self.answers[size] = (np.array(reference), np.array(theirs))
+
+
+def _of(size: int, errors: Sequence[LayerError]) -> list[LayerError]:
+    return [error for error in errors if error.size == size]
+
+
+def _parted(
+    reference: Model,
+    other: Other,
+    parting: tuple[int, Shown | Walk],
+    probes: Mapping[int, Array],
+    errors: Sequence[LayerError],
+    answers: Mapping[int, tuple[Array, Array]],
+) -> Parted:
+    """What both computed at the size at which they part: computed again, because nothing is kept while they agree."""
+    size, side = parting
+    ours = forward(reference, probes[size], dtype="float64", taps="all")
+    theirs = side.activations if isinstance(side, Shown) else next(other([probes[size]], "all"))
+    others = tuple((probes[n], found, _of(n, errors)[-1].allowed) for n, (_, found) in answers.items() if n != size)
+    return Parted(size, probes[size], ours, theirs, tuple(_of(size, errors)), others)
 
 
 def probe(model: Model, size: int) -> Array:

@@ -5,14 +5,17 @@ Sums run in a fixed order and each image is computed by itself, so results do no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from numpy.lib.stride_tricks import as_strided
 
 from xconvert.backends import Backend, Job
-from xconvert.backends._graph import execute
 from xconvert.model import Array, Layer
+
+TOGETHER = 2048  # numbers that a depthwise convolution takes as one: with nine of the kernel and three rows they fill 100 KB
 
 
 def window(layer: Layer) -> int:
@@ -37,81 +40,103 @@ def output_size(size: int, layer: Layer) -> int:
     return (size + sum(pads(size, layer)) - window(layer)) // layer.stride + 1
 
 
-def _padded(x: Array, layer: Layer, value: float) -> Array:
+def padded(x: Array, layer: Layer) -> Array:
+    """``x`` with the border that ``layer`` adds, ``border(layer)``; ``x`` itself where it adds none."""
     rows, columns = pads(x.shape[0], layer), pads(x.shape[1], layer)
     if not any(rows + columns):
         return x
-    return np.pad(x, (rows, columns, (0, 0)), constant_values=value)
+    return np.pad(x, (rows, columns, (0, 0)), constant_values=border(layer))
 
 
-def conv(x: Array, layer: Layer, weight: Array) -> Array:
-    """(H, W, I) * (kernel, kernel, I, O) → (H', W', O); zero padding, no bias."""
-    s = layer.stride
-    if layer.kernel == 1:
-        out: Array = np.matmul(_padded(x, layer, 0.0)[::s, ::s], weight[0, 0])
-        return out
-    windows = sliding_window_view(_padded(x, layer, 0.0), (window(layer),) * 2, axis=(0, 1))
-    windows = windows[::s, ::s, :, :: layer.dilation, :: layer.dilation]  # (H', W', I, kernel, kernel)
-    rows = windows.transpose(0, 1, 3, 4, 2).reshape(-1, weight[..., 0].size)
-    out = np.matmul(rows, weight.reshape(-1, weight.shape[3]))
-    return out.reshape(*windows.shape[:2], -1)
+def border(layer: Layer) -> float:
+    """What ``layer`` takes for the pixels that it adds: zero, or minus infinity where it pools."""
+    return -np.inf if layer.op == "max_pool" else 0.0
 
 
-def depthwise(x: Array, layer: Layer, weight: Array) -> Array:
-    """(H, W, C) * (kernel, kernel, C) → (H', W', C); zero padding, no bias.
+# Every operation takes its inputs (H, W, C), the layer and its parameters, and writes into ``out`` where that is given.
 
-    Rows of W·C are multiplied with the kernel repeated W times: one pass of ``einsum`` without a temporary, 1.8 times
-    the speed of shifting and adding (shared/facts/performance.md, B2).
+
+def conv(x: Array, layer: Layer, weight: Array, out: Array | None = None) -> Array:
+    """(H, W, I) * (kernel, kernel, I, O) → (H', W', O); zero padding, no bias.
+
+    What each output pixel sees is copied side by side into one row, and the rows are multiplied with the kernel.
     """
-    x = np.ascontiguousarray(_padded(x, layer, 0.0))
-    k, s, d, channels = layer.kernel, layer.stride, layer.dilation, x.shape[2]
+    x = padded(x, layer)
+    k, s, d, inputs = layer.kernel, layer.stride, layer.dilation, x.shape[2]
     height, width = ((n - window(layer)) // s + 1 for n in x.shape[:2])
     row, column, item = x.strides
-    if s > 1:
-        view = as_strided(x, (height, width, k, k, channels), (row * s, column * s, row * d, column * d, item))
-        out: Array = np.einsum("hwijc,ijc->hwc", view, weight)
-        return out
-    view = as_strided(x, (height, k, k, width * channels), (row, row * d, column * d, item))
-    out = np.einsum("hijm,ijm->hm", view, np.tile(weight, (1, 1, width)))
-    return out.reshape(height, width, channels)
+    if k == 1:
+        return pointwise(x[::s, ::s], layer, weight[0, 0], out)
+    view = as_strided(x, (height, width, k, k, inputs), (row * s, column * s, row * d, column * d, item))
+    return pointwise(view.reshape(height, width, -1), layer, weight.reshape(-1, weight.shape[3]), out)
 
 
-def pointwise(x: Array, layer: Layer, weight: Array) -> Array:
+def depthwise(x: Array, layer: Layer, weight: Array, out: Array | None = None) -> Array:
+    """(H, W, C) * (kernel, kernel, C) → (H', W', C); zero padding, no bias; ``out`` is contiguous.
+
+    ``einsum`` multiplies and adds in one pass without a temporary. Where the stride is 1, neighbouring pixels are taken together
+    as one long pixel, with the kernel repeated for each (1.8 times the speed of shifting and adding: shared/facts/performance.md,
+    B2), but no more of them than the fastest cache holds with the kernel (a third faster again than whole rows).
+    """
+    x = np.ascontiguousarray(padded(x, layer))
+    k, s, d, channels = layer.kernel, layer.stride, layer.dilation, x.shape[2]
+    height, width = ((n - window(layer)) // s + 1 for n in x.shape[:2])
+    out = np.empty((height, width, channels), x.dtype) if out is None else out
+    row, column, item = x.strides
+    together = max(TOGETHER // channels, 1) if s == 1 else 1
+    repeated = np.tile(weight, (1, 1, together))
+    whole = width - width % together
+    for start, stop, pixels in ((0, whole, together), (whole, width, width - whole)):  # what is left over goes by itself
+        if start < stop:
+            shape, size = (height, (stop - start) // pixels), pixels * channels
+            strides = (row * s, column * s * pixels, row * d, column * d, item)
+            view = np.ndarray((*shape, k, k, size), x.dtype, x, start * column * s, strides)
+            into = np.ndarray((*shape, size), x.dtype, out, start * column, (width * column, pixels * column, item))
+            np.einsum("hwijc,ijc->hwc", view, repeated[..., :size], out=into)
+    return out
+
+
+def pointwise(x: Array, layer: Layer, weight: Array, out: Array | None = None) -> Array:
     """(H, W, I) * (I, O) → (H, W, O)."""
-    out: Array = np.matmul(x.reshape(-1, x.shape[2]), weight)
-    return out.reshape(*x.shape[:2], -1)
+    into = None if out is None else out.reshape(-1, weight.shape[1])
+    product: Array = np.matmul(x.reshape(-1, x.shape[2]), weight, out=into)
+    return product.reshape(*x.shape[:2], -1)
 
 
-def batch_norm(x: Array, layer: Layer, gamma: Array, beta: Array, mean: Array, variance: Array) -> Array:
+def batch_norm(
+    x: Array, layer: Layer, gamma: Array, beta: Array, mean: Array, variance: Array, out: Array | None = None
+) -> Array:
     """gamma · (x - mean) / sqrt(variance + epsilon) + beta, with stored statistics (inference)."""
     scale = gamma / np.sqrt(variance + x.dtype.type(layer.epsilon))
-    out: Array = x * scale + (beta - mean * scale)
+    out = np.multiply(x, scale, out=out)
+    out += beta - mean * scale
     return out
 
 
-def relu(x: Array, layer: Layer) -> Array:
+def relu(x: Array, layer: Layer, out: Array | None = None) -> Array:
     """max(x, 0)."""
-    out: Array = np.maximum(x, 0)
-    return out
+    return np.maximum(x, 0, out=out)
 
 
-def max_pool(x: Array, layer: Layer) -> Array:
+def max_pool(x: Array, layer: Layer, out: Array | None = None) -> Array:
     """Largest value under each kernel x kernel window; the border counts as minus infinity."""
-    x, k, s = _padded(x, layer, -np.inf), layer.kernel, layer.stride
+    x, k, s = padded(x, layer), layer.kernel, layer.stride
     height, width = (x.shape[0] - k) // s + 1, (x.shape[1] - k) // s + 1
-    rows = x[: s * height : s]
-    for i in range(1, k):
-        rows = np.maximum(rows, x[i : i + s * (height - 1) + 1 : s])
-    out = rows[:, : s * width : s]
-    for i in range(1, k):
-        out = np.maximum(out, rows[:, i : i + s * (width - 1) + 1 : s])
+    rows = _largest([x[i : i + s * (height - 1) + 1 : s] for i in range(k)])
+    return _largest([rows[:, i : i + s * (width - 1) + 1 : s] for i in range(k)], out)
+
+
+def _largest(views: Sequence[Array], out: Array | None = None) -> Array:
+    """The largest of several arrays, element by element."""
+    out = np.maximum(views[0], views[-1], out=out)
+    for view in views[1:-1]:
+        np.maximum(out, view, out=out)
     return out
 
 
-def add(x: Array, y: Array, layer: Layer) -> Array:
+def add(x: Array, y: Array, layer: Layer, out: Array | None = None) -> Array:
     """x + y."""
-    out: Array = x + y
-    return out
+    return np.add(x, y, out=out)
 
 
 def global_average(x: Array, layer: Layer) -> Array:
@@ -134,16 +159,28 @@ OPERATIONS: Mapping[str, Callable[..., Array]] = {
 
 def run(job: Job) -> dict[str, Array]:
     """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name."""
-    images = job.images.astype(job.dtype)
-    wanted = {*job.taps, job.layers[-1].name}
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is the verifier's to tell
-        weights = {name: np.ascontiguousarray(array, job.dtype) for name, array in job.weights.items()}
-        single = [execute(job.layers, image, lambda layer, inputs: _step(layer, inputs, weights), wanted) for image in images]
-    return {name: np.stack([outputs[name] for outputs in single]) for name in single[0]}
+    from xconvert.backends import _pass  # which needs the operations above
+
+    return _pass.run(job)
 
 
-def _step(layer: Layer, inputs: list[Array], weights: Mapping[str, Array]) -> Array:
-    return OPERATIONS[layer.op](*inputs, layer, *(weights[f"{layer.name}.{parameter}"] for parameter in layer.parameters))
+class Walk(Protocol):
+    """A forward pass that is asked for the output of one layer after another."""
+
+    def output(self, name: str) -> list[Array] | None:
+        """The output of a layer for each image, to be looked at before the next is asked for; None where it has no such layer."""
+
+
+Start = Callable[[Sequence[Layer], Callable[[str], Array], Sequence[Array], str], Sequence[Walk]]
+
+
+def walking() -> AbstractContextManager[Start]:
+    """Starts passes that go along with each other. Given the layers of a network, what reads its weights, batches of images
+    (N, H, W, C) of any sizes, and a dtype, it returns a walk for each batch. A weight is read once for all of them.
+    """
+    from xconvert.backends import _pass
+
+    return _pass.walking()
 
 
 def train(job: Job) -> dict[str, Array]:

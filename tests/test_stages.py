@@ -1,0 +1,177 @@
+"""The laws of the reference's forward pass: how it is cut into stages and blocks, how many threads there are, what is computed with
+what and who looks on, changes no bit; and it computes what the plain operations do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.narrow import TORCH, changed, narrow
+from xconvert import forward
+from xconvert.backends import Job, _pass, _stages, _threads
+from xconvert.backends._graph import execute
+from xconvert.backends.numpy import OPERATIONS, run
+from xconvert.model import Array, Layer, Model
+from xconvert.probe import images
+
+NETWORKS: Mapping[str, dict[str, Any]] = {
+    "keras": {},
+    "torch, headless": {**TORCH, "head": False, "channels": 4},
+    "aligned, dilated": {"family": "xception_aligned", "exit_dilation": 2, "head_scale": 0.5},
+    "pre-activation": {"family": "xception_preact"},
+    "paddleclas": {"family": "xception_paddleclas"},
+}
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request: pytest.FixtureRequest) -> Model:
+    return narrow(1, **NETWORKS[request.param])
+
+
+@pytest.fixture
+def finely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow maps cut as full-size ones are."""
+    for name, value in {"BYTES": 5000, "PIXELS": 6, "FEW": 30, "CHANNELS": 8}.items():
+        monkeypatch.setattr(_stages, name, value)
+
+
+def probe(model: Model, batch: int = 3) -> Array:
+    return images(75, batch, model.weights[f"{model.layers[0].name}.weight"].shape[2])
+
+
+def same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    return all(np.array_equal(a[name], b[name]) for name in a.keys() & b.keys())
+
+
+@pytest.mark.usefixtures("finely")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threads_batches_taps_and_repetition_change_no_bit(network: Model, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, few = probe(network), [layer.name for layer in network.layers[3::5]]
+    monkeypatch.setenv(_threads.SETTING, "1")
+    expected = forward(network, x, dtype=dtype, taps="all")
+    assert expected[network.layers[-1].name].dtype == dtype
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv(_threads.SETTING, threads)
+        for taps in ((), few, "all"):
+            assert same(forward(network, x, dtype=dtype, taps=taps), expected)
+    monkeypatch.setattr(_pass, "MAPS", 1)  # one image waits for the other
+    assert same(forward(network, x, dtype=dtype, taps="all"), expected)
+    alone = [forward(network, x[i : i + 1], dtype=dtype, taps=few) for i in range(len(x))]
+    assert same({name: np.concatenate([each[name] for each in alone]) for name in alone[0]}, expected)
+
+
+def plain(layers: tuple[Layer, ...], weights: Mapping[str, Array], image: Array) -> dict[str, Array]:
+    """Every output by the operations on whole maps, one after the other."""
+
+    def step(layer: Layer, inputs: list[Array]) -> Array:
+        return OPERATIONS[layer.op](*inputs, layer, *(weights[f"{layer.name}.{parameter}"] for parameter in layer.parameters))
+
+    return execute(layers, image, step, [layer.name for layer in layers])
+
+
+@pytest.mark.usefixtures("finely")
+def test_it_computes_what_the_plain_operations_do(network: Model) -> None:
+    x = probe(network, 1).astype(np.float64)
+    weights = {name: tensor.read().astype(np.float64) for name, tensor in network.weights.items()}
+    expected = plain(network.layers, weights, x[0])
+    for name, output in run(Job(network.layers, weights, x, "float64", tuple(expected))).items():
+        np.testing.assert_allclose(output[0], expected[name], rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+ODD = (  # what no network of ours does, but a graph may
+    Layer("start", "relu", ("image",)),
+    Layer("wide", "depthwise", ("start",), kernel=3, padding=1),
+    Layer("pool", "max_pool", ("start",), kernel=3, stride=2, padding=1),  # another border of the same map
+    Layer("far", "depthwise", ("wide",), kernel=3, padding=2, dilation=2),
+    Layer("twice", "add", ("far", "far")),
+    Layer("skipped", "add", ("start", "twice")),
+    Layer("nobody", "relu", ("skipped",)),
+    Layer("mixed", "conv", ("pool",), kernel=2, padding="same_upper", dilation=2),
+    Layer("mixed.bn", "batch_norm", ("mixed",), epsilon=1e-3),
+    Layer("next", "pointwise", ("mixed.bn",)),
+    Layer("mean", "global_average", ("next",)),
+    Layer("positive", "relu", ("mean",)),
+    Layer("classes", "linear", ("positive",), scale=0.5),
+)
+SHAPES = {
+    "wide.weight": (3, 3, 5),
+    "far.weight": (3, 3, 5),
+    "mixed.weight": (2, 2, 5, 24),
+    **{f"mixed.bn.{parameter}": (24,) for parameter in ("gamma", "beta", "mean", "variance")},
+    "next.weight": (24, 40),
+    "classes.weight": (40, 7),
+    "classes.bias": (7,),
+}
+
+
+@pytest.mark.usefixtures("finely")
+def test_any_graph_is_computed() -> None:
+    weights = {name: RNG.uniform(0.5, 1.5, shape) for name, shape in SHAPES.items()}
+    x = RNG.standard_normal((1, 13, 17, 5))
+    expected = plain(ODD, weights, x[0])
+    for taps in ((), ("skipped", "wide"), tuple(expected)):
+        for name, output in run(Job(ODD, weights, x, "float64", taps)).items():
+            np.testing.assert_allclose(output[0], expected[name], rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+def test_weights_that_are_not_finite_raise_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_threads.SETTING, "2")
+    model = narrow(1)
+    weight = model.weights["block3.sepconv1.pointwise.weight"].read().copy()
+    weight[0, 0], weight[1, 1] = np.inf, np.nan
+    huge = np.full(model.weights["block2.sepconv1.bn.gamma"].shape, 1e300)  # too large for float32
+    broken = changed(model, block3__sepconv1__pointwise__weight=weight, block2__sepconv1__bn__gamma=huge)
+    for dtype in ("float32", "float64"):
+        assert np.isnan(forward(broken, probe(model), dtype=dtype)["logits"]).all()
+
+
+def test_a_weight_is_copied_only_where_it_must_be() -> None:
+    memory = _pass.Memory()
+    stored = {"as it is": np.ones((4, 5), np.float32), "turned": np.arange(20, dtype=np.float32).reshape(5, 4).T}
+    weights = _pass.Weights(stored.__getitem__, "float32", memory, passes=2)
+    assert weights.take("as it is") is stored["as it is"]
+    turned = weights.take("turned")
+    assert turned.flags.c_contiguous
+    assert np.array_equal(turned, stored["turned"])
+    weights.done("turned")
+    assert weights.take("turned") is turned  # the other pass needs it too
+    wide = _pass.Weights(stored.__getitem__, "float64", memory).take("turned")
+    assert (wide.dtype, wide.tolist()) == (np.float64, turned.tolist())
+
+
+def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:
+    memory = [np.zeros(2)]
+
+    def computed() -> Any:
+        for i, name in enumerate("abc"):
+            memory[0][:] = i
+            yield name, memory
+
+    shown = _pass.Outputs(computed())
+    asked = [output[0].tolist() if (output := shown.output(name)) else None for name in "bacd"]
+    assert asked == [[1, 1], [0, 0], [2, 2], None]
+
+
+def test_blas_has_its_threads_back() -> None:
+    known = _threads._blas()
+    if known is None:
+        pytest.skip("NumPy has a BLAS of which this is not known")
+    before = known[0]()
+    with _threads.Workers() as workers:
+        assert known[0]() == 1
+        done: list[int] = []
+        workers.do([lambda _, i=i: done.append(i) for i in range(9)])  # type: ignore[misc]
+        assert sorted(done) == [*range(9)]
+        with pytest.raises(ZeroDivisionError):
+            workers.do([lambda _: 1 // 0] * 3)  # type: ignore[list-item]
+    assert known[0]() == before
+
+
+@pytest.mark.parametrize(("told", "expected"), [("3", 3), ("0", None), ("many", None), ("", None)])
+def test_the_number_of_threads_is_a_setting(told: str, expected: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_threads.SETTING, told)
+    assert _threads.threads() == expected if expected else 1 <= _threads.threads() <= _threads.MOST

@@ -1,0 +1,272 @@
+"""The reference's forward pass, stage by stage, each in blocks of rows that a few threads share out.
+
+How large blocks are is decided by shapes alone, and each image is computed by itself: neither threads nor batches nor taps change
+a bit. Maps that later stages read are kept within the border that these ask for, in memory that is used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from xconvert.backends import Job
+from xconvert.backends._stages import ALONE, MIXING, NEIGHBOURS, Block, Stage, stages
+from xconvert.backends._threads import Task, Workers
+from xconvert.backends.numpy import OPERATIONS, Start, border, padded, pads, window
+from xconvert.model import Array, Layer
+
+ANYWHERE = (*ALONE, "max_pool")  # operations that write as well where rows do not follow each other
+SMALL = 2**16  # bytes of an array that need not be used again
+# Bytes of maps that there may be at once, beyond which images wait for each other; and how many numbers those maps have, for each
+# pixel of the image, that are there at once in an Xception as published.
+MAPS, NUMBERS = 48 * 2**20, 104
+
+
+class Memory:
+    """Flat arrays of bytes that are used again and again: fresh ones cost the kernel as long as a pass over them."""
+
+    def __init__(self) -> None:
+        self._free: list[Array] = []
+        self._rooms: dict[tuple[int, int], Array] = {}
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array with whatever was in it before; of several as small, the one last used, which may still be in the cache."""
+        size = prod(shape) * dtype.itemsize
+        fitting = [flat for flat in reversed(self._free) if size <= flat.size <= 4 * size]
+        flat = min(fitting, key=len) if fitting else np.empty(size, np.uint8)
+        self._free = [other for other in self._free if other is not flat]
+        return flat[:size].view(dtype).reshape(shape)
+
+    def give(self, array: Array) -> None:
+        """Take back what ``take`` gave; anything else is let go."""
+        flat = array.base
+        if isinstance(flat, np.ndarray) and flat.dtype == np.uint8 and flat.size >= SMALL:
+            self._free.append(flat)
+
+    def room(self, worker: int, place: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """Scratch of one worker: the same memory for the same ``place``."""
+        size = prod(shape) * dtype.itemsize
+        flat = self._rooms.get((worker, place))
+        if flat is None or flat.size < size:
+            flat = self._rooms[worker, place] = np.empty(size, np.uint8)
+        return flat[:size].view(dtype).reshape(shape)
+
+
+_idle: list[Memory] = []  # what earlier passes had, and the next ones take
+
+
+@contextmanager
+def borrowed() -> Iterator[Memory]:
+    """Memory for one pass at a time, kept for the next one."""
+    try:
+        memory = _idle.pop()
+    except IndexError:
+        memory = Memory()
+    try:
+        yield memory
+    finally:
+        _idle.append(memory)
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """The output of a layer, ``inner``, within ``whole``, which has the border that ``reader`` asks for, if any."""
+
+    inner: Array
+    whole: Array
+    reader: Layer | None = None
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int], dtype: np.dtype[Any], reader: Layer | None, memory: Memory) -> Map:
+        """A map of ``shape`` to be filled, within its border."""
+        (top, bottom), (left, right) = (pads(n, reader) if reader else (0, 0) for n in shape[:2])
+        whole = memory.take((top + shape[0] + bottom, left + shape[1] + right, shape[2]), dtype)
+        if reader:
+            for edge in (whole[:top], whole[top + shape[0] :], whole[:, :left], whole[:, left + shape[1] :]):
+                edge[...] = border(reader)
+        return cls(whole[top : top + shape[0], left : left + shape[1]], whole, reader)
+
+    def given_to(self, layer: Layer) -> Array:
+        """What ``layer`` reads, with the border that it adds."""
+        kin, shape = self.reader, self.inner.shape[:2]
+        if kin and border(kin) == border(layer) and all(pads(n, kin) == pads(n, layer) for n in shape):
+            return self.whole
+        return padded(self.inner, layer)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stage for one image. ``parameters``: of each layer; ``maps``: of this and the stages before; ``memory``: for scratch."""
+
+    stage: Stage
+    parameters: Mapping[str, Sequence[Array]]
+    maps: dict[str, Map]
+    memory: Memory
+    dtype: np.dtype[Any]
+
+    def tasks(self) -> list[Task]:
+        """What is to be done, after making the maps that are kept."""
+        stage, first = self.stage, self.stage.layers[0]
+        if stage.size is None:
+            return [self.whole]
+        source = self.maps[first.inputs[0]].given_to(first) if first.op in NEIGHBOURS else None
+        depths = {name: each.inner.shape[-1] for name, each in self.maps.items()}
+        for layer in stage.layers:
+            depths[layer.name] = self.parameters[layer.name][0].shape[-1] if layer.op in MIXING else depths[layer.inputs[0]]
+        for name, reader in stage.kept.items():
+            self.maps[name] = Map.empty((*stage.size, depths[name]), self.dtype, reader, self.memory)
+        blocks = stage.blocks(max(depths[layer.name] for layer in stage.layers), self.dtype.itemsize)
+        return [partial(self.block, depths, source, block) for block in blocks]
+
+    def whole(self, worker: int) -> None:
+        """Layers that look at the whole map, or at vectors."""
+        for layer in self.stage.layers:
+            out = OPERATIONS[layer.op](*(self.maps[name].inner for name in layer.inputs), layer, *self.parameters[layer.name])
+            self.maps[layer.name] = Map(out, out)
+
+    def block(self, depths: Mapping[str, int], source: Array | None, block: Block, worker: int) -> None:
+        """A block through all layers. ``depths``: channels of each; ``source``: what the first looks at, border and all."""
+        assert self.stage.size  # noqa: S101  (``tasks`` has looked)
+        values: dict[str, Array] = {}
+        for layer in self.stage.layers:
+            inputs = [values[name] if name in values else self.maps[name].inner[block] for name in layer.inputs]
+            alone = layer
+            if not values and layer.op in MIXING:
+                inputs = [self.maps[layer.inputs[0]].inner[block[0]]]
+            if not values and source is not None:
+                inputs, alone = [_seen(source, layer, block[0])], replace(layer, padding=0)
+            kept = self.maps[layer.name].inner[block] if layer.name in self.stage.kept else None
+            if kept is not None and (kept.flags.c_contiguous or layer.op in ANYWHERE):
+                out = kept
+            elif layer.name in self.stage.over:
+                out = inputs[0]
+            else:
+                shape = [len(range(n)[part]) for n, part in zip((*self.stage.size, depths[layer.name]), block, strict=True)]
+                out = self.memory.room(worker, len(values), shape, self.dtype)
+            parameters = [array[..., block[2]] for array in self.parameters[layer.name]]
+            OPERATIONS[layer.op](*inputs, alone, *parameters, out=out)
+            if kept is not None and out is not kept:
+                kept[...] = out
+            values[layer.name] = out
+
+
+def _seen(source: Array, layer: Layer, rows: slice) -> Array:
+    """The rows of ``source``, with its border, that some rows of the output of ``layer`` look at."""
+    end = None if rows.stop is None else (rows.stop - 1) * layer.stride + window(layer)
+    return source[(rows.start or 0) * layer.stride : end]
+
+
+def _fill(copy: Array, array: Array) -> None:
+    """Fill ``copy``. Of a transposed matrix 16 columns at a time, a line of the cache: half as long as all at once
+    (shared/facts/performance.md, A4).
+    """
+    step = 16 if array.ndim == 2 and array.flags.f_contiguous else max(array.shape[-1], 1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
+        for start in range(0, array.shape[-1], step):
+            copy[..., start : start + step] = array[..., start : start + step]
+
+
+class Weights:
+    """The weights of a network as the operations want them. ``read``: gives one by its name, when it is needed; ``passes``: how
+    many of them, going along with each other, need each.
+    """
+
+    def __init__(self, read: Callable[[str], Array], dtype: str, memory: Memory, passes: int = 1) -> None:
+        self._read, self._dtype, self._memory, self._passes = read, np.dtype(dtype), memory, passes
+        self._held: dict[str, tuple[Array, int]] = {}
+
+    def take(self, name: str) -> Array:
+        """The array itself where it is as it should be, else a copy."""
+        array, left = self._held.pop(name, (None, self._passes))
+        if array is None:
+            array = self._read(name)
+            if array.dtype != self._dtype or not array.flags.c_contiguous:
+                copy = self._memory.take(array.shape, self._dtype)
+                _fill(copy, array)
+                array = copy
+        self._held[name] = array, left
+        return array
+
+    def done(self, name: str) -> None:
+        """A pass needs it no more."""
+        array, left = self._held.pop(name)
+        if left > 1:
+            self._held[name] = array, left - 1
+        else:
+            self._memory.give(array)
+
+
+def outputs(
+    layers: Sequence[Layer], weights: Weights, images: Array, wanted: Collection[str], workers: Workers, memory: Memory
+) -> Iterator[tuple[str, list[Array]]]:
+    """A forward pass: each wanted layer with its output for each of ``images`` (N, H, W, C), in the dtype to compute in. It is to
+    be looked at before the next is asked for.
+    """
+    maps = [{"image": Map(image, image)} for image in images]
+    for stage in stages(layers, images.shape[1:3], wanted):
+        names = {layer.name: [f"{layer.name}.{parameter}" for parameter in layer.parameters] for layer in stage.layers}
+        parameters = {layer: [*map(weights.take, own)] for layer, own in names.items()}
+        workers.do([task for each in maps for task in Work(stage, parameters, each, memory, images.dtype).tasks()])
+        for name in stage.kept:
+            if name in wanted:
+                yield name, [each[name].inner for each in maps]
+        for name in (name for own in names.values() for name in own):
+            weights.done(name)
+        for whole in (each.pop(name).whole for each in maps for name in stage.last if name in each):
+            memory.give(whole)
+
+
+def run(job: Job) -> dict[str, Array]:
+    """Activations of ``job.taps`` and of the last layer, in ``job.dtype``, by layer name."""
+    wanted = [*dict.fromkeys((*job.taps, job.layers[-1].name))]
+    size = prod(job.images.shape[1:3]) * NUMBERS * np.dtype(job.dtype).itemsize
+    together = max(MAPS // size, 1)
+    found: dict[str, Array] = {}
+    with Workers() as workers, borrowed() as memory:
+        for start in range(0, len(job.images), together):
+            images = job.images[start : start + together].astype(job.dtype, copy=False)
+            weights = Weights(job.weights.__getitem__, job.dtype, memory)
+            for name, arrays in outputs(job.layers, weights, images, wanted, workers, memory):
+                if name not in found:
+                    found[name] = np.empty((len(job.images), *arrays[0].shape), job.dtype)
+                for i, array in enumerate(arrays, start):
+                    found[name][i] = array
+    return {name: found[name] for name in wanted}
+
+
+class Outputs:
+    """A forward pass that is asked for the output of one layer after another."""
+
+    def __init__(self, outputs: Iterator[tuple[str, list[Array]]]) -> None:
+        self._outputs = outputs
+        self._held: dict[str, list[Array]] = {}
+
+    def output(self, name: str) -> list[Array] | None:
+        """As ``xconvert.backends.numpy.Walk`` says."""
+        if name in self._held:
+            return self._held.pop(name)
+        for other, arrays in self._outputs:
+            if other == name:
+                return arrays
+            self._held[other] = [array.copy() for array in arrays]  # asked for later than it was computed
+        return None
+
+
+@contextmanager
+def walking() -> Iterator[Start]:
+    """As ``xconvert.backends.numpy.walking`` says."""
+    with Workers() as workers, borrowed() as memory:
+
+        def start(layers: Sequence[Layer], read: Callable[[str], Array], batches: Sequence[Array], dtype: str) -> list[Outputs]:
+            weights = Weights(read, dtype, memory, len(batches))
+            names = [layer.name for layer in layers]
+            arrays = [batch.astype(dtype, copy=False) for batch in batches]
+            return [Outputs(outputs(layers, weights, images, names, workers, memory)) for images in arrays]
+
+        yield start
