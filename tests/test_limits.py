@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -228,10 +229,14 @@ def test_what_goes_wrong_apart_is_one_message(tmp_path: Path) -> None:
         ("os.abort()", r"it crashed \(SIGABRT\)"),
         ("os.kill(os.getpid(), 9)", r"it was killed"),
         ("pass", "it gave no answer"),
-        ("print('{}')", "it gave no answer"),
-        ("print('[' * 99999)", "it gave no answer"),
-        ("""print('{"kind": "SystemExit", "message": "a\\\\u001b[2Jb", "facts": [], "hints": []}')""", r"^a\\x1b\[2Jb$"),
-        ("open(asked['answer'], 'wb').write(b'x' * 999)", "is truncated"),
+        ("open(asked['problem'], 'w').write('{}')", "it gave no answer"),
+        ("open(asked['problem'], 'w').write('[' * 99999)", "it gave no answer"),
+        (
+            "said = {'kind': 'SystemExit', 'message': 'a\\x1b[2Jb', 'facts': [], 'hints': []}\n"
+            "json.dump(said, open(asked['problem'], 'w'))",
+            r"^a\\x1b\[2Jb$",
+        ),
+        ("open(asked['answer'], 'wb').write(b'x' * 999)", "it gave no answer"),
         ("open(asked['answer'], 'wb').write(bytes([2]) + bytes(7) + b'{}')", "it gave no answer"),
     ],
 )
@@ -243,6 +248,57 @@ def test_a_process_that_crashes_or_lies(does: str, message: str, tmp_path: Path,
     path.write_bytes(archive({"a": tensor()}))
     with pytest.raises(UnreadableError, match=message):
         read(path, limits=Limits(isolate=True))
+
+
+LYING = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+from xconvert import formats, isolation
+from xconvert.formats import safetensors
+asked, name, value = json.loads(sys.argv[3]), sys.argv[1], json.loads(sys.argv[2])
+found = formats.read(Path(asked["path"]))
+said = {**{name: getattr(found, name) for name in isolation._PLAIN}, "program": None, name: value}
+safetensors.write(Path(asked["answer"]), replace(found, metadata={"checkpoint": json.dumps(said)}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("metadata", "5"),
+        ("metadata", '{"xconvert": 5}'),
+        ("evidence", "[1, 2]"),
+        ("evidence", '{"bn_epsilon": 5}'),
+        ("stated", '{"a": 3}'),
+        ("stated", '{"a": {"class": 3, "name": "", "calls": 1}}'),
+        ("preprocessing", "[]"),
+        ("preprocessing", '{"mean": "x"}'),
+        ("averages", "{}"),
+        ("notes", "5"),
+        ("format", '"none"'),
+        ("program", "[{}]"),
+    ],
+)
+def test_an_answer_of_the_wrong_kind(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "COMMAND", [sys.executable, "-c", LYING, name, value])
+    path = tmp_path / "a.pth"
+    path.write_bytes(archive({"a": tensor()}))
+    with pytest.raises(UnreadableError, match="it gave no answer"):
+        load(path, isolate=True)
+
+
+def test_what_a_process_prints_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There would be no end to it."""
+    monkeypatch.setattr(isolation, "COMMAND", [sys.executable, "-c", "print('x' * 100_000_000)"])
+    path = tmp_path / "a.pth"
+    path.write_bytes(archive({"a": tensor()}))
+    tracemalloc.start()
+    with pytest.raises(UnreadableError, match="it gave no answer"):
+        read(path, limits=Limits(isolate=True))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10_000_000
 
 
 def test_a_process_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

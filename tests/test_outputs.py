@@ -247,6 +247,21 @@ def test_a_killed_child_leaves_no_temporary_folder_and_neither_does_a_killed_par
         assert tree(tmp_path) == before, victim
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_killed_child_leaves_no_folder_among_the_temporary_ones(tmp_path: Path) -> None:
+    script = """
+import os, signal
+from xconvert import supervision
+if not supervision.supervised(["inspect"]):
+    with supervision.temporary() as folder:
+        (folder / "answer").write_bytes(b"x")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     here, there = os.pipe()
     os.close(here)

@@ -11,19 +11,19 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from xconvert import errors, formats
+from xconvert import errors, formats, supervision
 from xconvert.errors import UnreadableError, XconvertError
 from xconvert.formats import Choice, safetensors
 from xconvert.formats._arrays import shown
-from xconvert.formats._limits import Limits, told
+from xconvert.formats._limits import FREE, Limits, told
 from xconvert.formats._maps import mapped
 from xconvert.model import Checkpoint, Layer
+from xconvert.preprocessing import preprocessing_problems
 
 COMMAND = [sys.executable, "-P", "-m", "xconvert.isolation"]  # -P: not from the current folder
 _SECONDS = 30  # of processor time, and one more for each 10 MB
@@ -39,19 +39,27 @@ def read_apart(path: Path, choice: Choice) -> Checkpoint:
     size = _size(formats.locate(path))
     allowed = choice.limits.budget(path, size).allowed
     seconds = _SECONDS + size // 10_000_000
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
-        answer = Path(folder, "answer.safetensors")
-        asked = {"path": str(path), "answer": str(answer), "key": choice.key, "ema": choice.ema, "seconds": seconds}
-        asked |= {"memory": allowed, "size": size, "checksums": choice.limits.checksums}
+    with supervision.temporary() as folder:
+        answer, problem = folder / "answer.safetensors", folder / "problem.json"
+        asked: dict[str, Any] = {
+            "path": str(path),
+            "answer": str(answer),
+            "problem": str(problem),
+            "key": choice.key,
+            "ema": choice.ema,
+        }
+        asked |= {"memory": allowed, "size": size, "checksums": choice.limits.checksums, "seconds": seconds}
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        # nothing that it prints is read: there would be no end to it
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         try:
-            done = subprocess.run([*COMMAND, json.dumps(asked)], env=environment, timeout=4 * seconds, check=False, **pipes)  # noqa: S603
+            command = [*COMMAND, json.dumps(asked)]
+            done = subprocess.run(command, env=environment, timeout=4 * seconds, check=False, **pipes)  # type: ignore[call-overload]  # noqa: S603
         except subprocess.TimeoutExpired:
             raise _stopped(path, f"it took more than {4 * seconds} s") from None
         if done.returncode < 0:
             raise _crashed(path, -done.returncode, seconds)
-        return _answer(path, answer, done.stdout)
+        return _answer(path, answer, problem, max(allowed, FREE))
 
 
 def _size(path: Path) -> int:
@@ -73,22 +81,53 @@ def _stopped(path: Path, why: str) -> UnreadableError:
     return UnreadableError(f"`{path}` could not be read in a process of its own: {why}", hints=["fetch or save it again"])
 
 
-def _answer(path: Path, answer: Path, printed: bytes) -> Checkpoint:
+def _answer(path: Path, answer: Path, problem: Path, memory: int) -> Checkpoint:
     """What the process answered; it may be anybody's."""
     try:
-        if not answer.is_file():
-            problem = json.loads(printed[:100_000])
-            facts, hints = ([shown(text) for text in problem[name][:20]] for name in ("facts", "hints"))
-            raise _ERRORS.get(problem["kind"], UnreadableError)(shown(problem["message"], 2000), facts=facts, hints=hints)
-        held = safetensors.read(answer, mapped(answer), Choice(limits=Limits(memory=1 << 40)))
-        said = json.loads(held.metadata["checkpoint"])
-        plain = {name: said[name] for name in _PLAIN}
-        plain |= {"evidence": _tuples(plain["evidence"]), "stated": _tuples(plain["stated"])}
-        plain["notes"] = tuple(shown(note, 2000) for note in plain["notes"])
-        program = tuple(Layer(**{**layer, "inputs": tuple(layer["inputs"])}) for layer in said["program"] or ())
-        return Checkpoint(held.tensors, program=program if said["program"] is not None else None, **plain)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if answer.is_file():
+            return _checkpoint(answer, memory)
+        with problem.open("rb") as file:
+            said = json.loads(file.read(100_000))
+        facts, hints = ([shown(text) for text in said[name][:20]] for name in ("facts", "hints"))
+        kind, message = _ERRORS.get(said["kind"], UnreadableError), shown(said["message"], 2000)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _stopped(path, "it gave no answer") from None
+    raise kind(message, facts=facts, hints=hints)
+
+
+def _checkpoint(answer: Path, memory: int) -> Checkpoint:
+    """The checkpoint in the file ``answer``; raises the usual exceptions for what is none."""
+    try:
+        held = safetensors.read(answer, mapped(answer), Choice(limits=Limits(memory=memory)))
+    except UnreadableError as error:
+        raise ValueError(error.message) from None  # of a file that nobody asked for
+    said = json.loads(held.metadata["checkpoint"])
+    plain = {name: said[name] for name in _PLAIN}
+    plain |= {"evidence": _tuples(plain["evidence"]), "stated": _tuples(plain["stated"])}
+    plain["notes"] = tuple(shown(note, 2000) for note in plain["notes"])
+    if not _fits(plain):
+        raise ValueError("no checkpoint")
+    program = tuple(Layer(**{**layer, "inputs": tuple(layer["inputs"])}) for layer in said["program"] or ())
+    return Checkpoint(held.tensors, program=program if said["program"] is not None else None, **plain)
+
+
+def _fits(plain: dict[str, Any]) -> bool:
+    """Whether everything is of the kind that readers give it, as far as that does not depend on the file."""
+
+    def all_of(*kinds: type, values: Any) -> bool:
+        return all(isinstance(value, kinds) for value in values)
+
+    return (
+        all_of(dict, values=(plain["metadata"], plain["evidence"], plain["stated"]))
+        and all_of(str, values=plain["metadata"].values())
+        and all(isinstance(told, tuple) and len(told) == 2 and isinstance(told[1], str) for told in plain["evidence"].values())
+        and all_of(dict, values=plain["stated"].values())
+        and all_of(str, values=(options[name] for options in plain["stated"].values() for name in ("class", "name")))
+        and all_of(int, values=(options["calls"] for options in plain["stated"].values()))
+        and not preprocessing_problems(plain["preprocessing"])
+        and isinstance(plain["averages"], bool)
+        and plain["format"] in formats.formats()
+    )
 
 
 def _tuples(value: Any) -> Any:
@@ -99,7 +138,7 @@ def _tuples(value: Any) -> Any:
 
 
 def main(asked: dict[str, Any]) -> None:
-    """Read ``asked["path"]`` under limits and write it to ``asked["answer"]``; print what is wrong with it otherwise."""
+    """Read ``asked["path"]`` under limits and write it to ``asked["answer"]``, or what is wrong to ``asked["problem"]``."""
     memory, path = asked["memory"], asked["path"]
     _limit(memory, asked["size"], asked["seconds"])
     try:
@@ -115,7 +154,7 @@ def main(asked: dict[str, Any]) -> None:
         problem = UnreadableError(f"`{path}` cannot be read: {error.strerror or error}")
     Path(asked["answer"]).unlink(missing_ok=True)
     said = {"kind": type(problem).__name__, "message": problem.message, "facts": problem.facts, "hints": problem.hints}
-    sys.stdout.write(json.dumps(said))
+    Path(asked["problem"]).write_text(json.dumps(said))
 
 
 def _limit(memory: int, size: int, seconds: int) -> None:

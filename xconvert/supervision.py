@@ -12,7 +12,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -32,6 +32,16 @@ def remember(folder: Path) -> None:
     for pipe in _telling:
         with contextlib.suppress(OSError):  # it is full after a thousand folders
             os.write(pipe, os.fsencode(folder.absolute()) + b"\0")
+
+
+@contextlib.contextmanager
+def temporary() -> Iterator[Path]:
+    """A folder for files that nobody keeps, which the parent removes should this process be killed."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix=".xconvert-") as folder:
+        remember(Path(folder))
+        yield Path(folder)
 
 
 def supervised(arguments: Sequence[str]) -> XconvertError | None:

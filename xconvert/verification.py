@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from xconvert import formats, provenance
+from xconvert import formats, provenance, supervision
 from xconvert.backends import find
 from xconvert.compare import not_finite
 from xconvert.diagnosis import UNKNOWN, diagnose
@@ -174,8 +173,8 @@ def given_to(backend: str, model: Model) -> Iterator[tuple[Model, tuple[Change, 
     fmt = formats.format_for_writing(Path("a" + executor.opens[0]), known.dialects[implementation.dialect].family)
     dialect = known.dialects[fmt.dialects.get(implementation.dialect, implementation.dialect)]
     given, changes = reconcile(model, implementation.attributes)
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
-        path = Path(folder, "model" + executor.opens[0])
+    with supervision.temporary() as folder:
+        path = folder / f"model{executor.opens[0]}"
         assert fmt.write is not None  # noqa: S101  (what a class opens is written)
         fmt.write(path, save(given, implementation, dialect))
         yield given, changes, path

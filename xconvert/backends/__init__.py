@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from xconvert import supervision
 from xconvert.errors import UsageError
 from xconvert.model import Array, Layer, Model
 from xconvert.plugins import discover
@@ -205,9 +206,8 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
     """
     job = jobs[0]
     import subprocess
-    import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
+    with supervision.temporary() as folder:
         description = {
             "backend": backend.name,
             "family": model.family.name,
@@ -221,17 +221,23 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
             "path": str(job.path.resolve()) if job.path else None,
             "train": train,
         }
-        Path(folder, "job.json").write_text(json.dumps(description))
+        (folder / "job.json").write_text(json.dumps(description))
         plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
-        savez(Path(folder, "weights.npz"), **plain)  # npz knows no bfloat16
-        np.savez(Path(folder, "images.npz"), *(j.images for j in jobs))
-        np.savez(Path(folder, "labels.npz"), *(j.labels for j in jobs if j.labels is not None))
-        command = [python_of(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
+        savez(folder / "weights.npz", **plain)  # npz knows no bfloat16
+        np.savez(folder / "images.npz", *(j.images for j in jobs))
+        np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
+        command = [
+            python_of(backend.name),
+            "-P",
+            "-m",
+            "xconvert.backends.worker",
+            str(folder),
+        ]  # -P: not from the current folder
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(train), check=False)  # noqa: S603
         if done.returncode:
             raise _failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
         for i in range(len(jobs)):
-            with loadz(Path(folder, f"out_{i}.npz")) as out:
+            with loadz(folder / f"out_{i}.npz") as out:
                 yield dict(out)
 
 
