@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import _hdf5_messages as said
-from xconvert.formats._arrays import checked_shape, damaged, dtype_named, elements, shown, view
+from xconvert.formats._arrays import Order, checked_shape, damaged, dtype_named, elements, shown, view
 from xconvert.formats._hdf5_chunks import FILTERS, Chunked, chunk_counts, index
 from xconvert.formats._hdf5_library import Library
 from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, NONSENSE, SOFT, Dataset, Finder, Image, Node, Text, Unfamiliar
@@ -73,7 +73,7 @@ class Hdf5:
 
     def members(self, group: Node) -> list[str]:
         """The names in ``group``, checked, in the file's order."""
-        return [self._checked(_decoded(name)) for name in self._ask(lambda finder: finder.members(group))]
+        return [self._checked(name.decode(errors="surrogateescape")) for name in self._ask(lambda finder: finder.members(group))]
 
     def group(self, parent: Node, name: str) -> Node:
         """The group ``name``, which may be a path of several names, below ``parent``."""
@@ -96,12 +96,12 @@ class Hdf5:
 
     def attributes(self, node: Node) -> list[str]:
         """The names of the attributes of a group or dataset."""
-        return [_decoded(name) for name in self._ask(lambda finder: finder.attributes(node))]
+        return [_text(name) for name in self._ask(lambda finder: finder.attributes(node))]
 
     def texts(self, node: Node) -> dict[str, str]:
         """Those attributes of a group or dataset that are single strings, bytes or not."""
         values = {name: self._attribute(node, name) for name in self._ask(lambda finder: finder.attributes(node))}
-        return {_decoded(name): _text(value[1][0]) for name, value in values.items() if value and value[0] == ()}
+        return {_text(name): _text(value[1][0]) for name, value in values.items() if value and value[0] == ()}
 
     def strings(self, group: Node, name: str) -> list[str] | None:
         """The attribute ``name``, a list of strings, joined from ``name0``, ``name1`` … where it was split; None without it."""
@@ -131,13 +131,12 @@ class Hdf5:
         # Keras says so in `.weights.h5`, and stores the same bytes without a word in `.h5`.
         if stored is None or (stored == said.BFLOAT16 and self.texts(node).get("dtype", "bfloat16") != "bfloat16"):
             raise self._refused(node.path, "does not hold plain numbers")
-        dtype = dtype_named("bfloat16" if stored == said.BFLOAT16 else stored.name)
+        dtype, order = _in_memory(stored)
         size = elements(shape) * dtype.itemsize
         if found.layout == CHUNKED:
             return self._chunked(node.path, found, shape, stored, dtype)
         if size != found.stored:
             raise self._refused(node.path, f"declares {size} bytes and stores {found.stored}")
-        order: Any = ">" if stored.str[0] == ">" else "<"
         if found.layout == COMPACT and size:
             content = said.compact(found.message) if found.message else None
             if content is None or len(content) != size:
@@ -185,14 +184,14 @@ class Hdf5:
             return None
         if 0 in found.shape:
             return found.shape, []
-        return found.shape, self._texts(found, _decoded(name))
+        return found.shape, self._texts(found, _text(name))
 
     def _texts(self, found: Text, name: str) -> Sequence[bytes]:
         number = elements(found.shape or ())
         if found.read:
             size = number * found.size
             self.budget.take(size, f"the attribute `{shown(name)}` says that it holds {told(size)} of text")
-            with self._sound(), _libhdf5(self._path):
+            with _libhdf5(self._path):
                 return found.read()
         sizes = None if found.references is None else lengths(found.references, number)
         if sizes is None or found.references is None:
@@ -294,6 +293,12 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget, own: bool = True) 
         file.close()
 
 
+@cache
+def _in_memory(stored: np.dtype[Any]) -> tuple[np.dtype[Any], Order]:
+    """The dtype of a tensor, and the order of the bytes in the file."""
+    return dtype_named("bfloat16" if stored == said.BFLOAT16 else stored.name), ">" if stored.str[0] == ">" else "<"
+
+
 def _is_group(finder: Finder, node: Node) -> bool:
     return finder.is_group(node)
 
@@ -301,10 +306,6 @@ def _is_group(finder: Finder, node: Node) -> bool:
 def _text(value: bytes) -> str:
     """``value`` as text with a replacement character for what is not UTF-8."""
     return value.decode(errors="replace")
-
-
-def _decoded(name: bytes) -> str:
-    return name.decode(errors="surrogateescape")
 
 
 def _reason(error: Exception) -> str:

@@ -147,23 +147,25 @@ class Library:
 
     def _references(self, node: Node, name: bytes) -> memoryview | None:
         """The value of the attribute ``name`` where it is in the object's header."""
-        found = [message for message in self._messages(node) if message.kind == ATTRIBUTE and not message.shared]
         try:
-            parts = [part for part in (said.attribute(message.content) for message in found) if part.name == name]
+            parts = [said.attribute(content) for content in self._messages(node, ATTRIBUTE)]
         except NONSENSE:
             return None
-        return parts[0].value if len(parts) == 1 else None
+        values = [part.value for part in parts if part.name == name]
+        return values[0] if len(values) == 1 else None
 
     def _message(self, node: Node) -> memoryview | None:
         """The message that says how a dataset is laid out."""
-        found = [message.content for message in self._messages(node) if message.kind == LAYOUT and not message.shared]
+        found = self._messages(node, LAYOUT)
         return found[0] if len(found) == 1 else None
 
-    def _messages(self, node: Node) -> list[Any]:
+    def _messages(self, node: Node, wanted: int) -> list[memoryview]:
+        """The messages of the kind ``wanted`` that are in the object's header itself."""
         try:
-            return list(messages(self.image, node.address)) if self._usual else []
+            found = list(messages(self.image, node.address)) if self._usual else []
         except (*NONSENSE, Unfamiliar):
             return []
+        return [content for kind, shared, content in found if kind == wanted and not shared]
 
 
 def h5py_for(path: Path) -> ModuleType:

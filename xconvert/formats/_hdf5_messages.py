@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import gt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +33,16 @@ _IEEE = {
 
 def dataspace(content: memoryview) -> tuple[int, ...] | None:
     """The shape; None for a dataspace that is none (IV.A.2.b)."""
-    version, rank, _, kind = struct.unpack_from("<4B", content)
+    version, rank, bounded, kind = struct.unpack_from("<4B", content)
     if version not in (1, 2) or rank > _MOST_DIMENSIONS or (version == 2 and (kind > 2 or (rank and kind != 1))):
         raise ValueError("a dataspace makes no sense")
     if version == 2 and kind == 2:
         return None
-    return struct.unpack_from(f"<{rank}Q", content, 8 if version == 1 else 4)
+    at = 8 if version == 1 else 4
+    shape = struct.unpack_from(f"<{rank}Q", content, at)
+    if bounded & 1 and any(map(gt, shape, struct.unpack_from(f"<{rank}Q", content, at + 8 * rank))):
+        raise ValueError("a dataspace makes no sense")
+    return shape
 
 
 class _Type(NamedTuple):
@@ -48,7 +54,7 @@ class _Type(NamedTuple):
     size: int
 
 
-def _type(content: memoryview) -> _Type:
+def _type(content: memoryview | bytes) -> _Type:
     first, size = struct.unpack_from("<2L", content)
     version = first >> 4 & 15
     if version > _NEWEST:
@@ -58,7 +64,8 @@ def _type(content: memoryview) -> _Type:
     return _Type(version, first & 15, first >> 8, size)
 
 
-def plain(content: memoryview) -> np.dtype[Any] | None:
+@lru_cache(64)
+def plain(content: bytes) -> np.dtype[Any] | None:
     """The dtype, with its byte order, of numbers that NumPy has in the same form, and of opaque pairs; else None (IV.A.2.d)."""
     version, kind, bits, size = _type(content)
     if kind == _FIXED:
@@ -70,32 +77,34 @@ def plain(content: memoryview) -> np.dtype[Any] | None:
         # 0x20: the highest bit of the mantissa is not stored
         return np.dtype(f"{order}f{size}") if (bits & 0xFF7E, there) == (sign << 8 | 0x20, form) else None
     if kind == _OPAQUE and size == BFLOAT16.itemsize:
-        tag = bytes(content[8 : 8 + (bits & 0xFF)])
+        tag = content[8 : 8 + (bits & 0xFF)]
         return None if tag.strip(b"\0") else BFLOAT16
-    return _listed(content, version, bits & 0xFFFF) if kind == _ENUM else None
+    return _listed(content, version, bits & 0xFFFF, size) if kind == _ENUM else None
 
 
-def _whole(content: memoryview, bits: int, size: int) -> np.dtype[Any] | None:
+def _whole(content: bytes, bits: int, size: int) -> np.dtype[Any] | None:
     whole = struct.unpack_from("<2H", content, 8) == (0, 8 * size) and not bits & 6 and size in (1, 2, 4, 8)
     if not whole or (size == 1 and bits & 1):
         return None
     return np.dtype(f"{'>' if bits & 1 else '<'}{'i' if bits & 8 else 'u'}{size}")
 
 
-def _listed(content: memoryview, version: int, count: int) -> np.dtype[Any] | None:
+def _listed(content: bytes, version: int, count: int, width: int) -> np.dtype[Any] | None:
     """What an enumeration is: booleans if it is h5py's own, else the whole numbers it is of."""
     _, kind, bits, size = _type(content[8:])
-    base = _whole(content[8:], bits, size) if kind == _FIXED else None
+    base = _whole(content[8:], bits, size) if kind == _FIXED and size == width else None
     if count != 2 or base is None:
         return base if count else None
     at, names = 20, list[bytes]()
     for _ in range(count):
-        end = bytes(content[at:]).index(b"\0")
-        names.append(bytes(content[at : at + end]))
-        at += end + 1 if version > 2 else (end + 8) // 8 * 8
-    values = np.frombuffer(content[at : at + 2 * size], base).tolist()
-    if len(values) != count:
+        end = content.find(b"\0", at)
+        if end < 0:
+            raise ValueError("a datatype makes no sense")
+        names.append(content[at:end])
+        at = end + 1 if version > 2 else end + 8 - (end - at) % 8
+    if len(content) < at + count * size:
         raise ValueError("a datatype makes no sense")
+    values = np.frombuffer(content, base, count, at).tolist()
     if dict(zip(names, values, strict=True)) != {b"FALSE": 0, b"TRUE": 1}:
         return base
     return np.dtype(np.bool_) if base == np.int8 else None
@@ -148,7 +157,7 @@ def contiguous(content: memoryview, size: int) -> tuple[int, int | None]:
 
 def chunking(content: memoryview) -> tuple[int, tuple[int, ...], int] | None:
     """Where the index of chunks is, the shape of a chunk and how many bytes a number has; None for newer kinds of index."""
-    if layout_class(content) != CHUNKED or content[0] > 3:
+    if content[0] > 3 or layout_class(content) != CHUNKED:
         return None
     rank, address, at = (content[2], 3, 11) if content[0] == 3 else (content[1], 8, 16)
     sizes = struct.unpack_from(f"<{rank}L", content, at)
@@ -159,14 +168,13 @@ def chunking(content: memoryview) -> tuple[int, tuple[int, ...], int] | None:
 
 def compact(content: memoryview) -> memoryview | None:
     """The numbers themselves where they are in the message; None where it does not hold as many as it says."""
-    if layout_class(content) != COMPACT:
+    if content[0] > _NEWEST or layout_class(content) != COMPACT:
         return None
-    at = 8 + 4 * content[1]
-    at, size = (
-        (4, int.from_bytes(content[2:4], "little"))
-        if content[0] > 2
-        else (at + 4, int.from_bytes(content[at : at + 4], "little"))
-    )
+    if content[0] > 2:
+        at, size = 4, int.from_bytes(content[2:4], "little")
+    else:
+        at = 12 + 4 * content[1]
+        size = int.from_bytes(content[at - 4 : at], "little")
     return content[at : at + size] if size <= len(content) - at else None
 
 
@@ -212,14 +220,15 @@ def attribute(content: memoryview) -> Attribute:
     if at > len(content):
         raise ValueError("an attribute makes no sense")
     name, kind, space = (content[end - size : end] for end, size in zip(ends, sizes, strict=True))
-    text = bytes(name).rstrip(b"\0")
-    if not text or b"\0" in text:
+    text, zero, rest = bytes(name).partition(b"\0")
+    if not text or not zero or rest:  # readers that go by the length would see another name than those that go by the zero
         raise ValueError("an attribute makes no sense")
     return Attribute(text, version > 1 and bool(flags & 3), kind, space, content[at:])
 
 
-def text(found: Attribute) -> Text | None:
+def text(content: memoryview) -> Text | None:
     """What an attribute is, if it is one of texts, or has no elements."""
+    found = attribute(content)
     if found.shared:
         raise Unfamiliar
     shape = dataspace(found.space)

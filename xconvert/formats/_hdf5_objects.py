@@ -16,8 +16,11 @@ UNDEFINED = 2**64 - 1  # the address of what is nowhere
 
 SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT, FILTERS = 0x01, 0x02, 0x03, 0x06, 0x07, 0x08, 0x0B  # kinds of messages
 ATTRIBUTE, CONTINUATION, TABLE, ATTRIBUTE_INFO = 0x0C, 0x10, 0x11, 0x15
+_ASKED = {SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT, FILTERS, ATTRIBUTE, TABLE, ATTRIBUTE_INFO}
 _KNOWN = 0x18  # the highest kind of message there is
 _SHARED, _MUST_BE_KNOWN = 0x02, 0x80  # of a message's flags: it is a reference to a message elsewhere; who does not know it stops
+
+_MOST = 1_000_000  # messages, members and texts; each takes 300 bytes of memory, and an Xception with its optimizer has 40,000
 
 HARD, SOFT = 0, 1  # kinds of links, as HDF5 numbers them
 COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = 0, 1, 2, 3  # classes of layout
@@ -79,15 +82,15 @@ class Finder(Protocol):
 
 class Image:
     """The bytes of a file; addresses in it count from ``base``. Honest structures do not overlap, so that reading all of them
-    takes no more bytes than there are, and twice for names; where it takes more, the file is tangled.
+    takes no more bytes than there are, and names up to four times; where it takes more, the file is tangled.
     """
 
-    __slots__ = ("_left", "base", "collections", "data")
+    __slots__ = ("_kept", "_left", "base", "collections", "data")
 
     def __init__(self, data: memoryview, base: int) -> None:
         self.data, self.base = data, base
         self.collections: dict[int, dict[int, memoryview]] = {}  # of texts, that were read already
-        self._left = 2 * len(data)
+        self._left, self._kept = 4 * len(data), 0
 
     def spend(self, at: int, size: int) -> None:
         """Account for reading ``size`` bytes at ``at``; raises ``ValueError`` where they are not in the file."""
@@ -97,17 +100,15 @@ class Image:
         if self._left < 0:
             raise ValueError("its parts lie in one another")
 
-
-class Message(NamedTuple):
-    """A message of an object's header; ``shared`` where the content only says where it is."""
-
-    kind: int
-    shared: bool
-    content: memoryview
+    def keep(self, count: int) -> None:
+        """Account for the memory of ``count`` small things."""
+        self._kept += count
+        if self._kept > _MOST:
+            raise ValueError(f"it has more than {_MOST} parts")
 
 
-def messages(image: Image, address: int) -> Iterator[Message]:
-    """The messages of the object whose header is at ``address``."""
+def messages(image: Image, address: int) -> Iterator[tuple[int, int, memoryview]]:
+    """(kind, whether it only says where it is, content) of the messages in the header at ``address`` that anyone asks for."""
     data, start = image.data, image.base + address
     tracked = 0
     if newer := bytes(data[start : start + 4]) == b"OHDR":
@@ -131,14 +132,14 @@ def messages(image: Image, address: int) -> Iterator[Message]:
             at += width
             if at + length > end:
                 raise ValueError("the header of an object makes no sense")
-            content = data[at : at + length]
-            at += length
-            if kind == CONTINUATION:
-                pending.append(_continued(image, content, newer))
+            if kind in _ASKED:
+                image.keep(1)
+                yield kind, flags & _SHARED, data[at : at + length]
+            elif kind == CONTINUATION:
+                pending.append(_continued(image, data[at : at + length], newer))
             elif kind > _KNOWN and flags & _MUST_BE_KNOWN:
                 raise Unfamiliar
-            elif kind:
-                yield Message(kind, bool(flags & _SHARED), content)
+            at += length
 
 
 def _continued(image: Image, content: memoryview, newer: bool) -> tuple[int, int]:

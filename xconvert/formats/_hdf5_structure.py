@@ -40,7 +40,6 @@ from xconvert.formats._hdf5_objects import (
 )
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_ONCE = {SPACE, TYPE, LAYOUT, FILTERS, EXTERNAL, TABLE, LINK_INFO, ATTRIBUTE_INFO}  # kinds of messages that say what an object is
 _CACHED_SOFT = 2  # an entry of a symbol table that is a soft link
 _DEEPEST = 256  # levels of a B-tree: its level is a byte
 
@@ -56,9 +55,12 @@ def begin(data: memoryview) -> int:
 
 
 class _Header(NamedTuple):
-    """An object's header: its messages by kind, and the kinds of those that are elsewhere."""
+    """An object's header: its messages by kind, of which it has one, its attributes and links, of which it may have many, and
+    the kinds of those that are elsewhere.
+    """
 
-    found: dict[int, list[memoryview]]
+    found: dict[int, memoryview]
+    many: dict[int, list[memoryview]]
     shared: set[int]
 
     def one(self, kind: int) -> memoryview:
@@ -67,7 +69,7 @@ class _Header(NamedTuple):
             raise Unfamiliar
         if kind not in self.found:
             raise ValueError("an object lacks what it needs")
-        return self.found[kind][0]
+        return self.found[kind]
 
 
 class Structure:
@@ -78,7 +80,7 @@ class Structure:
         self.root = Node(self._superblock(data, self.image.base), "")
         self._headers: dict[int, _Header] = {}
         self._links: dict[int, dict[bytes, tuple[int, int]]] = {}
-        self._attributes: dict[int, dict[bytes, said.Attribute]] = {}
+        self._attributes: dict[int, dict[bytes, memoryview]] = {}
 
     def is_group(self, node: Node) -> bool:
         """Whether the object is a group: it has links."""
@@ -114,7 +116,7 @@ class Structure:
         if EXTERNAL in header.found or layout == VIRTUAL:
             return Dataset(external=True)
         shape, kind = said.dataspace(header.one(SPACE)), header.one(TYPE)
-        found = Dataset(shape, said.plain(kind), layout, message=message)
+        found = Dataset(shape, said.plain(bytes(kind)), layout, message=message)
         if layout == CONTIGUOUS:
             stored, address = said.contiguous(message, elements(shape or ()) * said.width(kind))
             return found._replace(stored=stored, offset=None if address is None else self.image.base + address)
@@ -146,25 +148,29 @@ class Structure:
     def _header(self, node: Node) -> _Header:
         found = self._headers.get(node.address)
         if found is None:
-            found = self._headers[node.address] = _Header({}, set())
+            found = _Header({}, {ATTRIBUTE: [], LINK: []}, set())
             for kind, shared, content in messages(self.image, node.address):
-                if kind in _ONCE and kind in found.found:
+                if kind in found.many:
+                    found.many[kind].append(content)
+                elif kind in found.found:
                     raise ValueError("an object says twice what it is")
-                found.found.setdefault(kind, []).append(content)
+                else:
+                    found.found[kind] = content
                 if shared:
                     found.shared.add(kind)
+            self._headers[node.address] = found
         return found
 
-    def _named(self, node: Node) -> dict[bytes, said.Attribute]:
+    def _named(self, node: Node) -> dict[bytes, memoryview]:
         """The attributes of an object by name, in alphabetical order."""
         found = self._attributes.get(node.address)
         if found is None:
             header = self._header(node)
             if ATTRIBUTE in header.shared or (ATTRIBUTE_INFO in header.found and _in_heap(header.one(ATTRIBUTE_INFO), 2)):
                 raise Unfamiliar
-            parts = sorted((said.attribute(content) for content in header.found.get(ATTRIBUTE, ())), key=lambda part: part.name)
-            found = self._attributes[node.address] = {part.name: part for part in parts}
-            if len(found) != len(parts):
+            pairs = sorted((said.attribute(content).name, number) for number, content in enumerate(header.many[ATTRIBUTE]))
+            found = self._attributes[node.address] = {name: header.many[ATTRIBUTE][number] for name, number in pairs}
+            if len(found) != len(pairs):
                 raise ValueError("it has two attributes of one name")
         return found
 
@@ -184,7 +190,7 @@ class Structure:
         info = header.one(LINK_INFO)
         if _in_heap(info, 8):
             raise Unfamiliar
-        links = [said.link(content) for content in header.found.get(LINK, ())]
+        links = [said.link(content) for content in header.many[LINK]]
         for name, kind, address, _ in sorted(links, key=lambda link: link[3] if info[1] & 1 else link[0]):
             yield name, (kind, address)
 
@@ -193,19 +199,29 @@ class Structure:
         image, last = self.image, b""
         tree, heap = struct.unpack_from("<2Q", message)
         names = self._heap(image.base + heap)
-        for at in self._leaves(image.base + tree):
+        for at, left, right in self._leaves(image.base + tree):
             signature, version, count = struct.unpack_from("<4sBxH", image.data, at)
             if signature != b"SNOD" or version != 1:
                 raise ValueError("the members of a group make no sense")
             image.spend(at, 8 + 40 * count)
+            image.keep(count)
+            # Readers that look for a name go by the order of names, and by the keys of the B-tree.
+            last = max(last, self._name(names, left))
             for start, address, cached in struct.iter_unpack("<2QL20x", image.data[at + 8 : at + 8 + 40 * count]):
-                end = names.find(b"\0", start)
-                image.spend(0, end - start)
-                name = names[start:end]
-                if end < 0 or name <= last:  # programs that look for a name would not find what is listed
+                name = self._name(names, start)
+                if name <= last:
                     raise ValueError("the names of a group's members make no sense")
                 last = name
                 yield name, (SOFT, UNDEFINED) if cached == _CACHED_SOFT else (HARD, address)
+            if last > self._name(names, right):
+                raise ValueError("the names of a group's members make no sense")
+
+    def _name(self, names: bytes, start: int) -> bytes:
+        end = names.find(b"\0", start)
+        if end < 0:
+            raise ValueError("the names of a group's members make no sense")
+        self.image.spend(0, end - start)
+        return names[start:end]
 
     def _heap(self, at: int) -> bytes:
         """The names of a group's members."""
@@ -216,20 +232,21 @@ class Structure:
         self.image.spend(start, size)
         return bytes(self.image.data[start : start + size])
 
-    def _leaves(self, at: int) -> Iterator[int]:
-        """Where the nodes of the symbol table are that the B-tree at ``at`` lists, in its order."""
-        data, pending = self.image.data, [(at, _DEEPEST)]
+    def _leaves(self, at: int) -> Iterator[tuple[int, int, int]]:
+        """Where the nodes of the symbol table are that the B-tree at ``at`` lists, in its order, each with the keys around it."""
+        data, pending = self.image.data, [(at, _DEEPEST, 0, 0)]
         while pending:
-            at, above = pending.pop()
+            at, above, left, right = pending.pop()
             if above == 0:
-                yield at
+                yield at, left, right
                 continue
             signature, kind, level, entries = struct.unpack_from("<4s2BH", data, at)
             if signature != b"TREE" or kind != 0 or level >= above:
                 raise ValueError("the list of a group's members makes no sense")
-            self.image.spend(at, 24 + 16 * entries)
-            children = struct.unpack_from(f"<{2 * entries}Q", data, at + 24)[1::2]  # each after a key
-            pending += [(self.image.base + child, level) for child in reversed(children)]
+            self.image.spend(at, 32 + 16 * entries)
+            keys = struct.unpack_from(f"<{2 * entries + 1}Q", data, at + 24)  # and between them children
+            for i in range(2 * entries, 0, -2):
+                pending.append((self.image.base + keys[i - 1], level, keys[i - 2], keys[i]))
 
 
 def _in_heap(info: memoryview, width: int) -> bool:

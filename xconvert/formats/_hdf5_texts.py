@@ -53,5 +53,6 @@ def _collection(image: Image, at: int) -> Iterator[tuple[int, memoryview]]:
             return
         if length > end - at - 16:
             raise ValueError("an object outside its collection")
+        image.keep(1)
         yield number, data[at + 16 : at + 16 + length]
         at += 16 + length + -length % 8
