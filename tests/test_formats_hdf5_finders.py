@@ -24,7 +24,7 @@ from xconvert.formats import read
 from xconvert.formats._hdf5 import open_hdf5
 from xconvert.formats._hdf5_library import Library
 from xconvert.formats._hdf5_objects import Node
-from xconvert.formats._limits import USUAL
+from xconvert.formats._limits import USUAL, Limits
 
 ROOT = Path(__file__).parents[1]
 PATH = Path("x.h5")
@@ -252,7 +252,8 @@ def test_short_addresses_are_left_to_the_library(counting: type[Counting]) -> No
 
 def test_a_link_that_leads_elsewhere_for_the_library_is_not_followed() -> None:
     """What the library opens must be what the names led to before."""
-    library = Library(PATH, memoryview(saved(many_attributes)))
+    content = saved(many_attributes)
+    library = Library(PATH, memoryview(content), USUAL.budget(PATH, len(content)))
     node = Node(library.link(library.root, b"a")[1], "/a")
     assert library.attributes(node) == [name.encode() for name in "abcdefghijklmnop"]
     with pytest.raises(ValueError, match="a link leads to two places"):
@@ -333,8 +334,13 @@ def test_one_header_many_times_takes_no_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_more_members_than_any_file_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xconvert.formats._hdf5_objects._MOST", 3)
-    assert refused(old(), monkeypatch) == "it has more than 3 parts"
+    with monkeypatch.context() as fewer:
+        fewer.setattr("xconvert.formats._hdf5_objects._MOST", 3)
+        assert refused(old(), fewer) == "it has more than 3 parts"
+    content = old(lambda root: [root.create_group(f"{name}") for name in range(2500)])
+    budget = Limits(memory=2_000_000).budget(PATH, len(content))
+    with open_hdf5(PATH, memoryview(content), budget) as file, pytest.raises(UnreadableError, match="more memory than it may"):
+        file.children(file.root)
 
 
 def test_a_path_of_a_million_names() -> None:

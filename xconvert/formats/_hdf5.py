@@ -246,7 +246,7 @@ class Hdf5:
                 raise _broken(self._path, _reason(error)) from None
         with _libhdf5(self._path):
             if self._library is None:
-                self._library = Library(self._path, self._buffer)
+                self._library = Library(self._path, self._buffer, self.budget)
             return what(self._library)
 
     def close(self) -> None:
@@ -281,7 +281,7 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget, own: bool = True) 
     ``own`` the library is asked for everything.
     """
     try:
-        structure = Structure(buffer) if own else None
+        structure = Structure(buffer, budget) if own else None
     except Unfamiliar:
         structure = None
     except NONSENSE as error:

@@ -29,6 +29,7 @@ from xconvert.formats._hdf5_objects import (
     Unfamiliar,
     messages,
 )
+from xconvert.formats._limits import Budget
 
 
 class Library:
@@ -37,7 +38,7 @@ class Library:
     Objects are opened by their paths, through hard links only, and must be where the path led before.
     """
 
-    def __init__(self, path: Path, data: memoryview) -> None:
+    def __init__(self, path: Path, data: memoryview, budget: Budget) -> None:
         self._h5py = h5py_for(path)
         self._file = self._h5py.File(_Buffer(data), "r")
         try:
@@ -48,7 +49,7 @@ class Library:
             self.close()
             raise
         self._opened = {"": root}
-        self.image = Image(data, properties.get_userblock())
+        self.image = Image(data, properties.get_userblock(), budget)
         self._usual = properties.get_sizes() == (8, 8)  # of addresses and lengths
 
     def close(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xconvert.formats._limits import Budget
+
 NONSENSE = (struct.error, LookupError, ValueError, OverflowError)  # what damage comes to
 UNDEFINED = 2**64 - 1  # the address of what is nowhere
 
@@ -20,7 +22,8 @@ _ASKED = {SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT, FILTERS, ATTRIBUTE, TA
 _KNOWN = 0x18  # the highest kind of message there is
 _SHARED, _MUST_BE_KNOWN = 0x02, 0x80  # of a message's flags: it is a reference to a message elsewhere; who does not know it stops
 
-_MOST = 1_000_000  # messages, members and texts; each takes 300 bytes of memory, and an Xception with its optimizer has 40,000
+_MOST = 500_000  # messages, members and texts, which take two seconds; an Xception with its optimizer has 40,000
+_MEMORY, _STEP = 500, 4096  # bytes that each of them takes, and how many are accounted for at a time
 
 HARD, SOFT = 0, 1  # kinds of links, as HDF5 numbers them
 COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = 0, 1, 2, 3  # classes of layout
@@ -85,12 +88,12 @@ class Image:
     takes no more bytes than there are, and names up to four times; where it takes more, the file is tangled.
     """
 
-    __slots__ = ("_kept", "_left", "base", "collections", "data")
+    __slots__ = ("_budget", "_kept", "_left", "_paid", "base", "collections", "data")
 
-    def __init__(self, data: memoryview, base: int) -> None:
-        self.data, self.base = data, base
+    def __init__(self, data: memoryview, base: int, budget: Budget) -> None:
+        self.data, self.base, self._budget = data, base, budget
         self.collections: dict[int, dict[int, memoryview]] = {}  # of texts, that were read already
-        self._left, self._kept = 4 * len(data), 0
+        self._left, self._kept, self._paid = 4 * len(data), 0, _STEP
 
     def spend(self, at: int, size: int) -> None:
         """Account for reading ``size`` bytes at ``at``; raises ``ValueError`` where they are not in the file."""
@@ -101,10 +104,14 @@ class Image:
             raise ValueError("its parts lie in one another")
 
     def keep(self, count: int) -> None:
-        """Account for the memory of ``count`` small things."""
+        """Account for the memory of ``count`` messages, members or texts."""
         self._kept += count
         if self._kept > _MOST:
             raise ValueError(f"it has more than {_MOST} parts")
+        if self._kept > self._paid:
+            more = max(self._kept - self._paid, _STEP)
+            self._paid += more
+            self._budget.take(_MEMORY * more, f"it has more than {self._kept} parts")
 
 
 def messages(image: Image, address: int) -> Iterator[tuple[int, int, memoryview]]:

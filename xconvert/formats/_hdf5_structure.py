@@ -38,6 +38,7 @@ from xconvert.formats._hdf5_objects import (
     Unfamiliar,
     messages,
 )
+from xconvert.formats._limits import Budget
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CACHED_SOFT = 2  # an entry of a symbol table that is a soft link
@@ -75,8 +76,8 @@ class _Header(NamedTuple):
 class Structure:
     """A ``Finder`` that reads the file itself. Raises ``Unfamiliar`` for a file that is left to the library as a whole."""
 
-    def __init__(self, data: memoryview) -> None:
-        self.image = Image(data, begin(data))
+    def __init__(self, data: memoryview, budget: Budget) -> None:
+        self.image = Image(data, begin(data), budget)
         self.root = Node(self._superblock(data, self.image.base), "")
         self._headers: dict[int, _Header] = {}
         self._links: dict[int, dict[bytes, tuple[int, int]]] = {}
