@@ -2,7 +2,7 @@
 
 On damaged filters and indexes libhdf5 reads and writes where nothing is, and the process ends (1.14.6: a chunk shorter than its
 checksum, an index with fewer entries than the dataset has chunks). Layout from the HDF5 File Format Specification 3.0, section
-III.A.1, "Version 1 B-trees", which is what h5py and Keras write.
+III.A.1, "Version 1 B-trees", which is the index that h5py and Keras write.
 """
 
 from __future__ import annotations

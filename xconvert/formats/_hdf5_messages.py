@@ -210,20 +210,21 @@ class Attribute(NamedTuple):
 
 def attribute(content: memoryview) -> Attribute:
     """An attribute message (IV.A.2.m)."""
-    version, flags, *sizes = struct.unpack_from("<2B3H", content)
+    version, flags, named, typed, spaced = struct.unpack_from("<2B3H", content)
     if version not in (1, 2, 3):
         raise ValueError("an attribute makes no sense")
-    at, ends = 8 if version < 3 else 9, list[int]()
-    for size in sizes:
-        ends.append(at + size)
-        at += size + (-size % 8 if version == 1 else 0)
-    if at > len(content):
+    padded = 7 if version == 1 else 0  # to whole eights
+    at = 8 if version < 3 else 9
+    kind = at + (named + padded & ~padded)
+    space = kind + (typed + padded & ~padded)
+    value = space + (spaced + padded & ~padded)
+    if value > len(content):
         raise ValueError("an attribute makes no sense")
-    name, kind, space = (content[end - size : end] for end, size in zip(ends, sizes, strict=True))
-    text, zero, rest = bytes(name).partition(b"\0")
+    text, zero, rest = bytes(content[at : at + named]).partition(b"\0")
     if not text or not zero or rest:  # readers that go by the length would see another name than those that go by the zero
         raise ValueError("an attribute makes no sense")
-    return Attribute(text, version > 1 and bool(flags & 3), kind, space, content[at:])
+    shared = version > 1 and bool(flags & 3)
+    return Attribute(text, shared, content[kind : kind + typed], content[space : space + spaced], content[value:])
 
 
 def text(content: memoryview) -> Text | None:

@@ -117,14 +117,15 @@ class Structure:
         if EXTERNAL in header.found or layout == VIRTUAL:
             return Dataset(external=True)
         shape, kind = said.dataspace(header.one(SPACE)), header.one(TYPE)
-        found = Dataset(shape, said.plain(bytes(kind)), layout, message=message)
+        dtype = said.plain(bytes(kind))
         if layout == CONTIGUOUS:
             stored, address = said.contiguous(message, elements(shape or ()) * said.width(kind))
-            return found._replace(stored=stored, offset=None if address is None else self.image.base + address)
+            place = None if address is None else self.image.base + address
+            return Dataset(shape, dtype, layout, stored=stored, offset=place, message=message)
         if layout == COMPACT:
-            return found._replace(stored=len(said.compact(message) or b""))
+            return Dataset(shape, dtype, layout, stored=len(said.compact(message) or b""), message=message)
         filters = said.pipeline(header.one(FILTERS)) if FILTERS in header.found else []
-        return found._replace(filters=filters)
+        return Dataset(shape, dtype, layout, filters=filters, message=message)
 
     def _superblock(self, data: memoryview, at: int) -> int:
         """The address of the root's header."""
