@@ -131,7 +131,7 @@ def _told_of(number: int, arguments: Sequence[str]) -> XconvertError:
     if name == "SIGBUS":
         return XconvertError("a file was truncated while it was read", hints=["fetch or save it again, and leave it until then"])
     if name in _CRASHES:
-        files = [f"`{file}` is HDF5, which a library in C reads" for file in arguments if _is_hdf5(Path(file))]
+        files = [f"`{file}` is HDF5, which a library in C may read" for file in arguments if _is_hdf5(Path(file))]
         return XconvertError(f"the process that read the files crashed ({name})", facts=files, hints=["pass `--isolate`"])
     hint = "the kernel kills whoever takes the last memory; `--max-memory 1G` refuses files that ask for much"
     error = XconvertError(f"the process that did the work was killed ({name})", hints=[hint] if name == "SIGKILL" else [])

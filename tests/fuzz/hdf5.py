@@ -54,7 +54,8 @@ class Image(NamedTuple):
                 out[aligned : aligned + len(token)] = token
             case _:
                 start, size = self._place(rng) & ~7, rng.choice((2, 4, 8, 8, 16, 24, 40))
-                out[aligned : aligned + size] = out[start : start + size]
+                part = out[start : start + size]  # shorter at the end, and must not move what is behind it
+                out[aligned : aligned + len(part)] = part
         del out[len(self.content) :]
 
     def _place(self, rng: random.Random) -> int:

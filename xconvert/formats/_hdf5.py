@@ -1,38 +1,39 @@
 """HDF5 files, distrusted: what Keras writes is read, everything else that the format can express is refused.
 
 HDF5 can point into other files (external links and storage, virtual datasets), load compression plugins, contain itself, and
-declare a petabyte in a kilobyte. h5py finds the datasets; contiguous ones, which is how Keras writes them, are then viewed in the
-mapped file, so that the library is done before a reader returns. It must be: a file that h5py still has open over a Python
-buffer when the interpreter ends crashes the process (h5py 3.16).
+declare a petabyte in a kilobyte. What is in a file is found by code of our own (``_hdf5_structure``), which knows the forms that
+Keras writes; what it does not know it asks of the HDF5 library (``_hdf5_library``), which is loaded only then. What may be done
+with what was found is decided here, for both. Contiguous datasets, which is how Keras writes them, are viewed in the mapped file.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from itertools import count, takewhile
 from math import prod
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
-from xconvert.formats._arrays import checked_shape, dtype_named, elements, shown, view
-from xconvert.formats._hdf5_buffer import Buffer
-from xconvert.formats._hdf5_chunks import FILTERS, NONSENSE, Chunked, compact, tree_of
-from xconvert.formats._hdf5_texts import Headers
-from xconvert.formats._limits import MAX_NAME, USUAL, Budget, told
+from xconvert.formats import _hdf5_messages as said
+from xconvert.formats._arrays import Order, checked_shape, damaged, dtype_named, elements, shown, view
+from xconvert.formats._hdf5_chunks import FILTERS, Chunked, chunk_counts, index
+from xconvert.formats._hdf5_library import Library
+from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, NONSENSE, SOFT, Dataset, Finder, Image, Node, Text, Unfamiliar
+from xconvert.formats._hdf5_structure import SIGNATURE, Structure
+from xconvert.formats._hdf5_texts import lengths, texts
+from xconvert.formats._limits import MAX_NAME, MAX_TENSORS, USUAL, Budget, told
 from xconvert.model import Array, Tensor
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSIONS = (b"\0", b"\1", b"\2", b"\3")  # of the superblock, the byte after the signature
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
-_MOST_OBJECTS = 10_000  # groups and datasets; a Xception in training has 1,300. The library takes 0.2 ms for each
-_MOST_ATTRIBUTES = 1_000  # of one object
-BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
+_DEEPEST = 100  # names in a path
+T = TypeVar("T")
 
 
 def is_hdf5(data: mmap.mmap | memoryview) -> bool:
@@ -41,7 +42,7 @@ def is_hdf5(data: mmap.mmap | memoryview) -> bool:
         return False
     at = 0
     while at < len(data):
-        if data[at : at + len(_SIGNATURE)] == _SIGNATURE and (at == 0 or data[at + 8 : at + 9] in _VERSIONS):
+        if data[at : at + len(SIGNATURE)] == SIGNATURE and (at == 0 or data[at + 8 : at + 9] in _VERSIONS):
             return True
         at = at * 2 or 512
     return False
@@ -61,285 +62,262 @@ def root_names(data: mmap.mmap) -> frozenset[str]:
 class Hdf5:
     """An open file; ``root`` is its root group. Every method raises ``UnreadableError`` for what is damaged or refused.
 
-    Groups are ``h5py.h5g.GroupID`` and must not be used after ``open_hdf5`` has ended; tensors may. h5py's own groups and
-    datasets take four times as long.
+    ``own`` finds what it can, the library the rest; without it everything. No method must be called after ``open_hdf5`` has
+    ended; tensors may be read.
     """
 
-    def __init__(self, path: Path, buffer: memoryview, root: Any, budget: Budget) -> None:
-        self._path, self._buffer, self._h5py, self.root, self.budget = path, buffer, h5py_for(path), root, budget
+    def __init__(self, path: Path, buffer: memoryview, budget: Budget, own: Structure | None) -> None:
+        self._path, self._buffer, self.budget, self._own = path, buffer, budget, own
+        self._library: Library | None = None
         self._reached: set[int] = set()  # addresses of the objects that were reached
-        self._headers: Headers | None = None
-        with _libhdf5(path):
-            properties = self._h5py.h5i.get_file_id(root).get_create_plist()
-            if properties.get_sizes() == (8, 8):  # bytes of an address and of a length, as ever
-                self._headers = Headers(buffer, properties.get_userblock(), budget)
+        self.root: Node = own.root if own else self._ask(lambda finder: finder.root)
 
-    def members(self, group: Any) -> list[str]:
+    def members(self, group: Node) -> list[str]:
         """The names in ``group``, checked, in the file's order."""
-        with _libhdf5(self._path):
-            names = list(group)
-        return [self._checked(_decoded(name)) for name in names]
+        return [self._checked(name.decode(errors="surrogateescape")) for name in self._ask(lambda finder: finder.members(group))]
 
-    def group(self, parent: Any, name: str) -> Any:
+    def group(self, parent: Node, name: str) -> Node:
         """The group ``name``, which may be a path of several names, below ``parent``; refused when it was reached before."""
         found = self._get(parent, name)
-        if not isinstance(found, self._h5py.h5g.GroupID):
-            raise self._damaged(f"`{shown(name)}` is not a group")
+        if not self._ask(partial(_is_group, node=found)):
+            raise damaged(self._path, f"`{shown(name)}` is not a group")
         self._once(found, name)
         return found
 
-    def children(self, parent: Any) -> tuple[dict[str, Any], list[str]]:
+    def children(self, parent: Node) -> tuple[dict[str, Node], list[str]]:
         """(groups by name, names of datasets) directly in ``parent``; a group reached for the second time is refused."""
         groups, datasets = {}, []
         for name in self.members(parent):
             found = self._get(parent, name)
-            if isinstance(found, self._h5py.h5g.GroupID):
+            if self._ask(partial(_is_group, node=found)):
                 self._once(found, name)
                 groups[name] = found
             else:
                 datasets.append(name)
         return groups, datasets
 
-    def attributes(self, node: Any) -> list[str]:
+    def attributes(self, node: Node) -> list[str]:
         """The names of the attributes of a group or dataset."""
-        with _libhdf5(self._path):
-            return self._names(node)
+        return [_text(name) for name in self._ask(lambda finder: finder.attributes(node))]
 
-    def texts(self, node: Any) -> dict[str, str]:
+    def texts(self, node: Node) -> dict[str, str]:
         """Those attributes of a group or dataset that are single strings, bytes or not."""
-        with _libhdf5(self._path):
-            values = {name: self._attribute(node, name) for name in self._names(node)}
-        return {name: _text(value) for name, value in values.items() if isinstance(value, (str, bytes))}
+        values = {name: self._attribute(node, name) for name in self._ask(lambda finder: finder.attributes(node))}
+        return {_text(name): _text(value[1][0]) for name, value in values.items() if value and value[0] == ()}
 
-    def strings(self, group: Any, name: str) -> list[str] | None:
+    def strings(self, group: Node, name: str) -> list[str] | None:
         """The attribute ``name``, a list of strings, joined from ``name0``, ``name1`` … where it was split; None without it."""
-        with _libhdf5(self._path):
-            names = set(self._names(group))
-            parts = [name] if name in names else list(takewhile(names.__contains__, (f"{name}{number}" for number in count())))
+        there = set(self._ask(lambda finder: finder.attributes(group)))
+        split = (f"{name}{number}".encode() for number in count())
+        parts = [name.encode()] if name.encode() in there else list(takewhile(there.__contains__, split))
+        out = []
+        for part in parts:
             # Keras stores an empty list as an array of no float64: np.asarray([]).
-            values = [value for part in parts for value in np.asarray(self._attribute(group, part)).reshape(-1)]
-        if not all(isinstance(value, (str, bytes)) for value in values):
-            raise self._damaged(f"the attribute `{name}` is not a list of names")
-        return [_text(value) for value in values] if parts else None
+            value = self._attribute(group, part)
+            if value is None:
+                raise damaged(self._path, f"the attribute `{name}` is not a list of names")
+            out += [_text(text) for text in value[1]]
+        return out if parts else None
 
-    def tensor(self, parent: Any, name: str) -> Tensor:
+    def tensor(self, parent: Node, name: str) -> Tensor:
         """The dataset ``name``, which may be a path, below ``parent``; opaque pairs of bytes are bfloat16."""
-        dataset = self._get(parent, name)
-        if not isinstance(dataset, self._h5py.h5d.DatasetID):
-            raise self._damaged(f"`{shown(name)}` is not a dataset")
-        self._once(dataset, name)
-        with _libhdf5(self._path):
-            where = _decoded(self._h5py.h5i.get_name(dataset) or name.encode())
-            space, properties = dataset.get_space(), dataset.get_create_plist()
-            shape = space.shape if space.get_simple_extent_type() != self._h5py.h5s.NULL else None
-            external = properties.get_external_count() or properties.get_layout() == self._h5py.h5d.VIRTUAL
-        if external:
-            raise self._refused(where, "keeps its numbers in other places or files")
-        stored = self._stored_dtype(dataset, where)
-        shape = checked_shape(self._path, where, shape)
-        dtype = dtype_named("bfloat16" if stored == BFLOAT16 else stored.name)
-        offset = self._offset(dataset, properties, where, elements(shape) * dtype.itemsize)
-        if offset is not None:
-            return view(self._buffer, dtype, shape, order=">" if stored.str[0] == ">" else "<", offset=offset)
-        self.budget.take(
-            elements(shape) * dtype.itemsize, f"`{shown(where)}` would expand to {told(elements(shape) * dtype.itemsize)}"
-        )
-        return self._apart(dataset, properties, where, shape, stored, dtype)
-
-    def _attribute(self, node: Any, name: str) -> Any:
-        """The attribute ``name`` if it has strings, an empty list if it has no elements, None otherwise.
-
-        Only strings are read: on types that make no sense the library crashes.
-        """
-        stored = self._h5py.h5a.open(node, name.encode(errors="surrogateescape"))
-        space = stored.get_space()
-        shape = space.shape if space.get_simple_extent_type() != self._h5py.h5s.NULL else None
-        if shape is not None and 0 in shape:
-            return []
-        kind = stored.get_type()
-        if not isinstance(kind, self._h5py.h5t.TypeStringID):
-            return None
-        count = elements(shape or ())
-        if kind.is_variable_str():
-            return self._referred(node, name, count, shape)
-        size = count * kind.get_size()
-        self.budget.take(size, f"the attribute `{shown(name)}` says that it holds {told(size)} of text")
-        if shape is None:
-            return None
-        values = np.empty(shape, f"S{kind.get_size()}")
-        stored.read(values)
-        return values if shape else bytes(values[()])
-
-    def _referred(self, node: Any, name: str, count: int, shape: tuple[int, ...] | None) -> Any:
-        """The ``count`` texts of variable length in the attribute ``name``, read without the library."""
-        address, raw = self._address(node), name.encode(errors="surrogateescape")
-        said = self._headers.lengths(address, raw, count) if self._headers else None
-        if said is None or self._headers is None:
-            raise self._refused(name, "is an attribute stored in a form that Keras does not use")
-        self.budget.take(sum(said), f"the attribute `{shown(name)}` says that it holds {told(sum(said))} of text")
-        found = self._headers.texts(address, raw, count)
-        if found is None:
-            raise self._damaged(f"the attribute `{shown(name)}` refers to text that is not there")
-        return found if shape else found[0]
-
-    def _address(self, node: Any) -> int:
-        """Where the header of ``node`` is."""
-        return int(self._h5py.h5o.get_info(node).addr)
-
-    def _names(self, node: Any) -> list[str]:
-        """The names of the attributes of ``node``, of which the library finds one by looking at all."""
-        h5a = self._h5py.h5a
-        if (count := h5a.get_num_attrs(node)) > _MOST_ATTRIBUTES:
-            raise self._refused(
-                _decoded(self._h5py.h5i.get_name(node) or b"/"), f"has {count} attributes, more than {_MOST_ATTRIBUTES}"
-            )
-        return [_decoded(h5a.open(node, index=i).name) for i in range(count)]
-
-    def _get(self, parent: Any, name: str) -> Any:
-        """The object at the path ``name`` below ``parent``, through hard links only."""
-        h5py, found = self._h5py, parent
-        for part in name.split("/"):
-            key = self._checked(part).encode()
-            with _libhdf5(self._path):
-                there = isinstance(found, h5py.h5g.GroupID) and found.links.exists(key)
-                link = found.links.get_info(key).type if there else None
-                if link == h5py.h5l.TYPE_HARD:
-                    found = h5py.h5o.open(found, key)
-            if link is None:
-                raise self._damaged(f"`{shown(name)}` is missing")
-            if link != h5py.h5l.TYPE_HARD:
-                kind = "a soft link" if link == h5py.h5l.TYPE_SOFT else "an external link"
-                raise self._refused(name, f"is {kind}", "checkpoints have no use for links; they can lead to other files")
-        return found
-
-    def _checked(self, name: Any) -> str:
-        if isinstance(name, str) and name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_NAME:
-            return name
-        raise self._damaged(f"`{shown(name)}` is not a name")
-
-    def _once(self, found: Any, name: str) -> None:
-        """Refuse an object that was reached before: through a second link a group may contain itself."""
-        with _libhdf5(self._path):
-            address = self._address(found)
-        if len(self._reached) >= _MOST_OBJECTS:
-            raise UnreadableError(f"`{self._path}` is no checkpoint: it has more than {_MOST_OBJECTS} groups and datasets")
-        if address in self._reached:
-            raise self._refused(name, "leads to what has another name already", "a group may even contain itself that way")
-        self._reached.add(address)
-
-    def _stored_dtype(self, dataset: Any, where: str) -> np.dtype[Any]:
-        """The dtype in the file, with its byte order; only plain numbers, whose bytes need no conversion by the library."""
-        h5t = self._h5py.h5t
-        with _libhdf5(self._path):
-            stored = dataset.get_type()
-            try:
-                dtype: np.dtype[Any] = stored.dtype
-                plain = bool(stored.equal(h5t.py_create(dtype, logical=True)))
-            except TypeError:  # NumPy has nothing like it
-                plain = False
+        node = self._get(parent, name)
+        if not self._ask(lambda finder: finder.is_dataset(node)):
+            raise damaged(self._path, f"`{shown(name)}` is not a dataset")
+        self._once(node, name)
+        found = self._ask(lambda finder: finder.dataset(node))
+        if found.external:
+            raise self._refused(node.path, "keeps its numbers in other places or files")
+        shape = checked_shape(self._path, node.path, found.shape)
+        stored = found.dtype
         # Keras says so in `.weights.h5`, and stores the same bytes without a word in `.h5`.
-        bfloat16 = plain and dtype == BFLOAT16 and self.texts(dataset).get("dtype", "bfloat16") == "bfloat16"
-        if bfloat16 or (plain and dtype.kind in "fiub" and dtype.itemsize <= 8):
-            return dtype
-        raise self._refused(where, "does not hold plain numbers")
+        if stored is None or (stored == said.BFLOAT16 and self.texts(node).get("dtype", "bfloat16") != "bfloat16"):
+            raise self._refused(node.path, "does not hold plain numbers")
+        dtype, order = _in_memory(stored)
+        size = elements(shape) * dtype.itemsize
+        if found.layout == CHUNKED:
+            return self._chunked(node.path, found, shape, stored, dtype)
+        if size != found.stored:
+            raise self._refused(node.path, f"declares {size} bytes and stores {found.stored}")
+        if found.layout == COMPACT and size:
+            content = said.compact(found.message) if found.message else None
+            if content is None or len(content) != size:
+                raise self._refused(node.path, "is stored in a form that Keras does not use")
+            return view(content, dtype, shape, order=order)
+        if size and (found.offset is None or found.offset + size > len(self._buffer)):
+            raise damaged(self._path, f"`{shown(node.path)}` lies outside the file")
+        return view(self._buffer, dtype, shape, order=order, offset=found.offset or 0)
 
-    def _offset(self, dataset: Any, properties: Any, where: str, size: int) -> int | None:
-        """Where the ``size`` bytes of a dataset start in the file; None for one that is in chunks, or in its own header."""
-        h5d = self._h5py.h5d
-        with _libhdf5(self._path):
-            layout, stored, offset = properties.get_layout(), dataset.get_storage_size(), dataset.get_offset()
-        if layout == h5d.CHUNKED:
-            with _libhdf5(self._path):
-                filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-                chunks = properties.get_chunk()
-                counts = (-(-d // c) for d, c in zip(dataset.shape or (), chunks, strict=False))
-                unpacked = prod(counts) * elements(chunks) * dataset.dtype.itemsize  # a chunk may reach far beyond the shape
-            if not filters <= FILTERS:
-                raise self._refused(where, f"is compressed by filter {min(filters - FILTERS)}")
-            if max(size, unpacked) > max(_INFLATED, 1000 * stored):
-                raise self._refused(where, f"declares {max(size, unpacked)} bytes and stores {stored}")
-            return None
-        if size != stored:
-            raise self._refused(where, f"declares {size} bytes and stores {stored}")
-        if layout == h5d.COMPACT or size == 0:
-            return 0 if size == 0 else None
-        if offset is None or offset + size > len(self._buffer):
-            raise self._damaged(f"`{shown(where)}` lies outside the file")
-        return int(offset)
-
-    def _apart(
-        self, dataset: Any, properties: Any, where: str, shape: tuple[int, ...], stored: np.dtype[Any], dtype: np.dtype[Any]
-    ) -> Tensor:
-        """The tensor of a dataset that is in chunks, or in its own header."""
-        with _libhdf5(self._path):
-            address = self._address(dataset)
-            chunks = properties.get_chunk() if properties.get_layout() == self._h5py.h5d.CHUNKED else None
-            filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
-        message = self._headers.layout(address) if self._headers else None
-        if self._headers is None or message is None or len(message) < 12:
-            raise self._refused(where, "is stored in a form that Keras does not use")
-        if chunks is None:
-            content = compact(message, elements(shape) * dtype.itemsize)
-            if content is None:
-                raise self._damaged(f"`{shown(where)}` does not have the size of its shape")
-            return view(content, dtype, shape, order=">" if stored.str[0] == ">" else "<")
-        tree = tree_of(message)
-        if tree is None:
+    def _chunked(self, where: str, found: Dataset, shape: tuple[int, ...], stored: np.dtype[Any], dtype: np.dtype[Any]) -> Tensor:
+        """The tensor of a dataset that is in chunks."""
+        filters = {number for number, _ in found.filters}
+        if not filters <= FILTERS:
+            raise self._refused(where, f"is compressed by filter {min(filters - FILTERS)}")
+        with self._sound():
+            chunking = said.chunking(found.message) if found.message else None
+        if chunking is None:
             raise self._refused(where, "is stored in chunks, in a form that Keras does not use")
-        kinds = [(number, values[0] if values else 1) for number, _, values, _ in filters]
-        chunked = Chunked(self._buffer, self._headers.base, tree, shape, chunks, stored, kinds)
+        tree, chunk, width = chunking
+        if len(chunk) != len(shape) or width != dtype.itemsize:
+            raise damaged(self._path, f"the chunks of `{shown(where)}` are not parts of it")
+        image = self._image()
+        size = elements(shape) * width
+        unpacked = prod(chunk_counts(shape, chunk)) * elements(chunk) * width  # a chunk may reach far beyond the shape
+        if (largest := max(size, unpacked)) > _INFLATED:
+            with self._sound(where):
+                there = sum(len(part) for _, _, part in index(self._buffer, image.base, tree, chunk_counts(shape, chunk)))
+            if largest > 1000 * there:
+                raise self._refused(where, f"declares {largest} bytes and stores {there}")
+        self.budget.take(size, f"`{shown(where)}` would expand to {told(size)}")
+        chunked = Chunked(self._buffer, image.base, tree, shape, chunk, stored, found.filters)
 
         def read() -> Array:
-            try:
+            with self._sound(where):
                 array = chunked.read()
-            except NONSENSE as error:
-                why = str(error) if isinstance(error, ValueError) else "its chunks are not complete"
-                raise self._damaged(f"`{shown(where)}`: {why}") from None
             if dtype == np.bool_:
                 return np.not_equal(array.view(np.uint8), 0)  # any byte may be stored
             return np.asarray(array.view(dtype) if dtype.name == "bfloat16" else array.astype(dtype, copy=False))
 
         return Tensor(shape, dtype, read)
 
-    def _damaged(self, why: str) -> UnreadableError:
-        return UnreadableError(f"`{self._path}` is damaged: {why}", hints=["fetch or save it again"])
+    def _attribute(self, node: Node, name: bytes) -> tuple[tuple[int, ...] | None, Sequence[bytes]] | None:
+        """Shape and texts of the attribute ``name``; no texts if it has no elements, None if it has others."""
+        found = self._ask(lambda finder: finder.attribute(node, name))
+        if found is None or found.shape is None:
+            return None
+        if 0 in found.shape:
+            return found.shape, []
+        return found.shape, self._texts(found, _text(name))
+
+    def _texts(self, found: Text, name: str) -> Sequence[bytes]:
+        number = elements(found.shape or ())
+        if found.read:
+            size = number * found.size
+            self.budget.take(size, f"the attribute `{shown(name)}` says that it holds {told(size)} of text")
+            with _libhdf5(self._path):
+                return found.read()
+        sizes = None if found.references is None else lengths(found.references, number)
+        if sizes is None or found.references is None:
+            raise self._refused(name, "is an attribute stored in a form that Keras does not use")
+        self.budget.take(sum(sizes), f"the attribute `{shown(name)}` says that it holds {told(sum(sizes))} of text")
+        values = texts(self._image(), found.references, number)
+        if values is None:
+            raise damaged(self._path, f"the attribute `{shown(name)}` refers to text that is not there")
+        return values
+
+    def _get(self, parent: Node, name: str) -> Node:
+        """The object at the path ``name`` below ``parent``, through hard links only."""
+        found = parent
+        parts = name.split("/")
+        if len(parts) > _DEEPEST:
+            raise damaged(self._path, f"`{shown(name)}` is not a name")
+        for part in parts:
+            link = self._link(found, self._checked(part).encode())
+            if link is None:
+                raise damaged(self._path, f"`{shown(name)}` is missing")
+            kind, address = link
+            if kind != HARD:
+                what = "a soft link" if kind == SOFT else "an external link"
+                raise self._refused(name, f"is {what}", "checkpoints have no use for links; they can lead to other files")
+            found = Node(address, f"{found.path}/{part}")
+        return found
+
+    def _link(self, node: Node, name: bytes) -> tuple[int, int] | None:
+        return self._ask(lambda finder: finder.link(node, name) if finder.is_group(node) else None)
+
+    def _checked(self, name: str) -> str:
+        if name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_NAME:
+            return name
+        raise damaged(self._path, f"`{shown(name)}` is not a name")
+
+    def _once(self, found: Node, name: str) -> None:
+        """Refuse an object that was reached before: through a second link a group may contain itself."""
+        if len(self._reached) > 2 * MAX_TENSORS:
+            raise UnreadableError(f"`{self._path}` is no checkpoint: it has more than {2 * MAX_TENSORS} groups and datasets")
+        if found.address in self._reached:
+            raise self._refused(name, "leads to what has another name already", "a group may even contain itself that way")
+        self._reached.add(found.address)
+
+    def _ask(self, what: Callable[[Finder], T]) -> T:
+        """What the file itself says, or else the library."""
+        if self._own:
+            try:
+                return what(self._own)
+            except Unfamiliar:
+                pass
+            except NONSENSE as error:
+                raise _broken(self._path, _reason(error)) from None
+        with _libhdf5(self._path):
+            if self._library is None:
+                self._library = Library(self._path, self._buffer, self.budget)
+            return what(self._library)
+
+    def close(self) -> None:
+        """Let go of the library: a file that it has open when the interpreter ends crashes the process."""
+        if self._library:
+            self._library.close()
+
+    def _image(self) -> Image:
+        """Where addresses lead; the library was asked where ``own`` is not there."""
+        return self._own.image if self._own else self._ask(lambda finder: finder.image)
+
+    @contextmanager
+    def _sound(self, where: str = "") -> Iterator[None]:
+        """Turn what damage comes to, in the dataset ``where``, into an ``UnreadableError``."""
+        try:
+            yield
+        except NONSENSE as error:
+            if not where:
+                raise _broken(self._path, _reason(error)) from None
+            why = str(error) if isinstance(error, ValueError) else "its chunks are not complete"
+            raise damaged(self._path, f"`{shown(where)}`: {why}") from None
 
     def _refused(self, name: str, what: str, *facts: str) -> UnreadableError:
         return UnreadableError(f"`{self._path}` is refused: `{shown(name)}` {what}", facts=facts)
 
 
 @contextmanager
-def open_hdf5(path: Path, buffer: memoryview, budget: Budget) -> Iterator[Hdf5]:
+def open_hdf5(path: Path, buffer: memoryview, budget: Budget, own: bool = True) -> Iterator[Hdf5]:
     """The HDF5 file in ``buffer``, for as long as the block lasts; ``path`` is for messages, ``budget`` what it may expand to.
 
-    Raises ``UnreadableError`` when it is damaged and ``UsageError`` when ``h5py`` is not installed.
+    Raises ``UnreadableError`` when it is damaged and ``UsageError`` when it takes ``h5py``, which is not installed. Without
+    ``own`` the library is asked for everything.
     """
-    h5py = h5py_for(path)
-    with _libhdf5(path):
-        root = h5py.File(Buffer(buffer), "r")
     try:
-        yield Hdf5(path, buffer, h5py.h5g.open(root.id, b"/"), budget)
+        structure = Structure(buffer, budget) if own else None
+    except Unfamiliar:
+        structure = None
+    except NONSENSE as error:
+        raise _broken(path, _reason(error)) from None
+    file = Hdf5(path, buffer, budget, structure)
+    try:
+        yield file
     finally:
-        root.close()
+        file.close()
 
 
-def _text(value: str | bytes) -> str:
-    """``value`` as text with a replacement character for what is not UTF-8, which h5py puts into strings as lone surrogates."""
-    raw = value if isinstance(value, bytes) else value.encode(errors="surrogateescape")
-    return raw.decode(errors="replace")
+@cache
+def _in_memory(stored: np.dtype[Any]) -> tuple[np.dtype[Any], Order]:
+    """The dtype of a tensor, and the order of the bytes in the file."""
+    return dtype_named("bfloat16" if stored == said.BFLOAT16 else stored.name), ">" if stored.str[0] == ">" else "<"
 
 
-def _decoded(name: bytes) -> str:
-    return name.decode(errors="surrogateescape")
+def _is_group(finder: Finder, node: Node) -> bool:
+    return finder.is_group(node)
 
 
-def h5py_for(path: Path) -> ModuleType:
-    try:
-        import h5py
-    except ImportError:
-        raise UsageError(f"`{path}` needs the `h5py` package", hints=["pip install h5py"]) from None
-    module: ModuleType = h5py
-    return module
+def _text(value: bytes) -> str:
+    """``value`` as text with a replacement character for what is not UTF-8."""
+    return value.decode(errors="replace")
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, by what damage came to: our own words, or the lack of any."""
+    return str(error) if type(error) is ValueError else "it refers to what is not there"
+
+
+def _broken(path: Path, reason: str) -> UnreadableError:
+    return UnreadableError(f"`{path}` is truncated or damaged: {reason}", hints=["fetch or save it again"])
 
 
 @contextmanager
@@ -348,5 +326,4 @@ def _libhdf5(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
-        reason = shown(str(error.args[0] if error.args else error)).rpartition(" (")[2].removesuffix(")")
-        raise UnreadableError(f"`{path}` is truncated or damaged: {reason}", hints=["fetch or save it again"]) from None
+        raise _broken(path, shown(str(error.args[0] if error.args else error)).rpartition(" (")[2].removesuffix(")")) from None

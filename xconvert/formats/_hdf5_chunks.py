@@ -1,8 +1,8 @@
-"""The numbers of an HDF5 dataset that is stored in chunks, or in its own header, read without the library.
+"""The numbers of an HDF5 dataset that is stored in chunks, read without the library.
 
 On damaged filters and indexes libhdf5 reads and writes where nothing is, and the process ends (1.14.6: a chunk shorter than its
-checksum, an index with fewer entries than the dataset has chunks). Layout from the HDF5 File Format Specification 3.0, sections
-III.A.1, "Version 1 B-trees", and IV.A.2.i, "The Data Layout Message": versions 1 to 3, which is what h5py and Keras write.
+checksum, an index with fewer entries than the dataset has chunks). Layout from the HDF5 File Format Specification 3.0, section
+III.A.1, "Version 1 B-trees", which is the index that h5py and Keras write.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xconvert.formats._hdf5_objects import UNDEFINED
 from xconvert.model import Array
 
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
 FILTERS = {DEFLATE, SHUFFLE, FLETCHER32, LZF}  # those that h5py always has, and that load no plugin
-NONSENSE = (struct.error, LookupError, ValueError, OverflowError)  # what damage comes to
-_COMPACT, _CHUNKED = 0, 2  # classes of layout
 
 
 class Chunked(NamedTuple):
@@ -39,9 +38,9 @@ class Chunked(NamedTuple):
     def read(self) -> Array:
         """The numbers, in the dtype of the file; raises ``ValueError`` for a damaged dataset and for one that lacks a chunk."""
         out = np.empty(self.shape, self.dtype)
-        counts = [-(-size // step) for size, step in zip(self.shape, self.chunk, strict=True)]
+        counts = chunk_counts(self.shape, self.chunk)
         seen = set[tuple[int, ...]]()
-        for start, mask, raw in self._stored(self.base + self.tree, prod(counts)):
+        for start, mask, raw in index(self.data, self.base, self.tree, counts):
             inside = all(at < size and at % step == 0 for at, size, step in zip(start, self.shape, self.chunk, strict=True))
             if not inside or start in seen:
                 raise ValueError("a chunk of it is not where one can be")
@@ -64,49 +63,38 @@ class Chunked(NamedTuple):
             raise ValueError("a chunk of it does not have its size")
         return np.frombuffer(content, self.dtype).reshape(self.chunk)
 
-    def _stored(self, at: int, most: int) -> Iterator[tuple[tuple[int, ...], int, memoryview]]:
-        """(start, filters left away, bytes) of each chunk; not many more than ``most``, however the index is tangled."""
-        key = struct.Struct(f"<2L{len(self.shape) + 1}Q")
-        pending, nodes, found = [(at, 256)], 0, 0
-        while pending:
-            at, level_above = pending.pop()
-            signature, kind, level, entries = struct.unpack_from("<4s2BH", self.data, at)
-            nodes += 1
-            if signature != b"TREE" or kind != 1 or level >= level_above or nodes > 2 * most + 64:
+
+def chunk_counts(shape: tuple[int, ...], chunk: tuple[int, ...]) -> list[int]:
+    """How many chunks there are along each dimension."""
+    return [-(-size // step) for size, step in zip(shape, chunk, strict=True)]
+
+
+def index(data: memoryview, base: int, tree: int, counts: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int, memoryview]]:
+    """(start, filters left away, bytes) of each chunk of a dataset with ``counts`` chunks along its dimensions, whose index is at
+    ``tree``. A part of the index that comes twice, or more entries than there are chunks or room for, raise ``ValueError``.
+    """
+    key, most, found = struct.Struct(f"<2L{len(counts) + 1}Q"), prod(counts), 0
+    pending, seen = [(base + tree, 256)] if tree != UNDEFINED else [], set[int]()
+    left = len(data) // (key.size + 8)
+    while pending:
+        at, level_above = pending.pop()
+        signature, kind, level, entries = struct.unpack_from("<4s2BH", data, at)
+        left -= entries
+        if signature != b"TREE" or kind != 1 or level >= level_above or at in seen or left < 0:
+            raise ValueError("the index of its chunks makes no sense")
+        seen.add(at)
+        at += 24
+        for _ in range(entries):
+            size, mask, *start = key.unpack_from(data, at)
+            child = base + int.from_bytes(data[at + key.size : at + key.size + 8], "little")
+            at += key.size + 8
+            if level:
+                pending.append((child, level))
+                continue
+            found += 1
+            if found > most or child + size > len(data):
                 raise ValueError("the index of its chunks makes no sense")
-            at += 24
-            for _ in range(entries):
-                size, mask, *start = key.unpack_from(self.data, at)
-                child = self.base + int.from_bytes(self.data[at + key.size : at + key.size + 8], "little")
-                at += key.size + 8
-                if level:
-                    pending.append((child, level))
-                    continue
-                found += 1
-                if found > most or child + size > len(self.data):
-                    raise ValueError("the index of its chunks makes no sense")
-                yield tuple(start[:-1]), mask, self.data[child : child + size]
-
-
-def tree_of(layout: memoryview) -> int | None:
-    """Where the index of the chunks of a dataset with the message ``layout`` is; None for newer kinds of index."""
-    version = layout[0]
-    if version == 3 and layout[1] == _CHUNKED:
-        return int.from_bytes(layout[3:11], "little")
-    if version in (1, 2) and layout[2] == _CHUNKED:
-        return int.from_bytes(layout[8:16], "little")
-    return None
-
-
-def compact(layout: memoryview, size: int) -> memoryview | None:
-    """The ``size`` bytes of a dataset that are in its message ``layout``; None where that does not hold them."""
-    version, at = layout[0], 0
-    if version in (3, 4) and layout[1] == _COMPACT:
-        at, told = 4, int.from_bytes(layout[2:4], "little")
-    elif version in (1, 2) and layout[2] == _COMPACT:
-        at = 8 + 4 * layout[1]
-        at, told = at + 4, int.from_bytes(layout[at : at + 4], "little")
-    return layout[at : at + size] if at and told == size <= len(layout) - at else None
+            yield tuple(start[:-1]), mask, data[child : child + size]
 
 
 def _undone(kind: int, width: int, content: bytes | memoryview, most: int) -> bytes | memoryview:

@@ -13,7 +13,8 @@ import numpy as np
 
 from xconvert.errors import UsageError
 from xconvert.formats._arrays import contents, elements, shown
-from xconvert.formats._hdf5 import BFLOAT16, h5py_for
+from xconvert.formats._hdf5_library import h5py_for
+from xconvert.formats._hdf5_messages import BFLOAT16
 from xconvert.model import Tensor
 
 _ATTRIBUTE_LIMIT = 64512  # bytes; HDF5_OBJECT_HEADER_LIMIT in keras/src/legacy/saving/legacy_h5_format.py
