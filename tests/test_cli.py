@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from xconvert.cli import main
 from xconvert.model import Checkpoint
+from xconvert.render import UNSEEN
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FRAMEWORKS = ("torch", "tensorflow", "keras", "paddle", "mindspore", "onnx", "timm", "jax")
@@ -405,3 +407,38 @@ def test_json_on_a_full_disk_is_no_answer() -> None:
         done = subprocess.run(list(map(str, command)), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+SPOOF = "a\x1b[31m\nhint: rm\u202e\x9b.pth"
+
+
+@pytest.mark.parametrize("command", ["inspect", "inspect --json", "diff", "verify", "convert", "missing", "check", "no command"])
+def test_the_name_of_a_file_drives_no_terminal(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In every message there are as many lines as for another name, and nothing in them that cannot be seen."""
+    told = []
+    for name in ("plain.pth", SPOOF):
+        path = tmp_path / name
+        shutil.copy(FIXTURES / "timm.pth", path)
+        arguments = {
+            "inspect": ["inspect", path],
+            "inspect --json": ["inspect", "--json", path],
+            "diff": ["diff", path, path],
+            "verify": ["verify", path, path, "--sizes", "75", "--report", path.with_suffix(".md")],
+            "convert": [path, "--to", "keras", "--no-verify", "-o", path.with_suffix(".h5")],
+            "missing": ["inspect", path.with_suffix(".none")],
+            "check": ["check", path],
+            "no command": [name.removesuffix(".pth") + "no-such"],
+        }[command]
+        with pytest.raises(SystemExit):
+            main([str(argument) for argument in arguments])
+        told.append("".join(capsys.readouterr()))
+    assert not UNSEEN.search(told[1].replace("\n", ""))
+    assert told[1].count("\n") == told[0].count("\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device")
+@pytest.mark.parametrize("arguments", ["inspect none", "inspect none --json", "verify a b --format github"])
+def test_an_error_that_cannot_be_told_has_its_exit_code(arguments: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "xconvert", *arguments.split()]
+        assert subprocess.run(command, stdout=full, stderr=full, check=False).returncode == 2

@@ -108,7 +108,7 @@ def test_a_configuration_that_says_otherwise_is_another_network(tmp_path: Path) 
     assert given.graph is not None
     write(tmp_path / "same.keras", given)
     assert load(tmp_path / "same.keras").values == network.values
-    changed = [replace(layer, stride=2) if layer.name == "block1.conv2" else layer for layer in given.graph.layers]
+    changed = [layer._replace(stride=2) if layer.name == "block1.conv2" else layer for layer in given.graph.layers]
     write(tmp_path / "other.keras", replace(given, graph=given.graph._replace(layers=tuple(changed))))
     with pytest.raises(NetworkError) as caught:
         load(tmp_path / "other.keras")

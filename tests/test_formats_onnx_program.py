@@ -46,7 +46,7 @@ def test_the_program_is_the_network(
     model = narrow(depth, family, head, dtype=dtype, **attributes)
     write(tmp_path / "x.onnx", checkpoint(model, "onnx"))
     found = read(tmp_path / "x.onnx")
-    assert found.program == tuple(replace(layer, width=0) for layer in model.layers)
+    assert found.program == tuple(layer._replace(width=0) for layer in model.layers)
     seen = {name: found.evidence[name] for name in attributes if head or name != "head_scale"}
     assert seen == {name: (attributes[name], "graph") for name in seen}
     assert ("head_scale" in found.evidence) == head
@@ -203,8 +203,8 @@ def test_another_network_is_another_program(
         with pytest.raises(UnreadableError):
             read(tmp_path / "x.onnx")
         return
-    expected = [replace(layer, width=0) for layer in graph("xception.same")[0]]
-    expected = [replace(layer, **changes) if layer.name == name else layer for layer in expected]
+    expected = [layer._replace(width=0) for layer in graph("xception.same")[0]]
+    expected = [layer._replace(**changes) if layer.name == name else layer for layer in expected]
     assert read(tmp_path / "x.onnx").program == tuple(expected)
 
 
@@ -288,4 +288,4 @@ def test_no_damaged_node_passes_for_the_network(tmp_path_factory: pytest.TempPat
     except XconvertError:
         return
     if at >= 30:  # before it stand the version of the format and the writer's name
-        assert found.program != tuple(replace(layer, width=0) for layer in graph("xception.headless")[0])
+        assert found.program != tuple(layer._replace(width=0) for layer in graph("xception.headless")[0])

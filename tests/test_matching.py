@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.narrow import TORCH, changed, checkpoint, narrow
+from xconvert import matching
+from xconvert.architectures import families
 from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
 from xconvert.loading import interpret
 from xconvert.mappings import library
 from xconvert.matching import summarise
-from xconvert.model import Checkpoint, Depth, Model, Tensor
+from xconvert.model import Checkpoint, Depth, Family, Model, Tensor
+
+FAMILIES = families()
 
 
 def torch_file(model: Model | None = None) -> dict[str, Tensor]:
@@ -236,3 +241,13 @@ def test_every_implementation_is_told_apart_from_those_it_differs_from() -> None
         model = narrow(family=found.family.name, **there.attributes)
         again = interpret(checkpoint(model, found.name), "file")
         assert again.values == dict(there.attributes)
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_operations_are_counted_as_the_graph_of_each_depth_has_them(family: Family, head: bool) -> None:
+    counted = matching._operations(family.build, family.depths, head, tuple(family.attributes.items()))
+    assert counted.keys() == set(family.depths)
+    for depth in (*family.depths[:4], *family.depths[-1:]):
+        layers = family.build(depth, head, family.attributes)
+        assert counted[depth] == Counter(layer.op for layer in layers if layer.parameters)

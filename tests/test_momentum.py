@@ -70,7 +70,7 @@ def test_momentum_is_no_part_of_what_a_graph_computes(tmp_path: Path) -> None:
     zoo = library().customary(library().dialects["onnx"], model.family, model.depth)
     made = save(model, zoo, library().dialects["onnx"])
     assert made.graph
-    silent = [replace(layer, momentum=0.0) for layer in model.layers]
+    silent = [layer._replace(momentum=0.0) for layer in model.layers]
     for name, graph in (("said", made.graph), ("silent", made.graph._replace(layers=tuple(silent)))):
         assert onnx.FORMAT.write
         onnx.FORMAT.write(tmp_path / f"{name}.onnx", replace(made, graph=graph, metadata={}))

@@ -344,9 +344,9 @@ def test_a_graph_that_is_not_the_networks_is_refused() -> None:
     """An ONNX file states its graph: with another dilation than its record says, or an activation less, it is another network."""
     model = narrow(1, family="xception_aligned", **PADDLE)
     made = save(model, library().customary(library().dialects["onnx"], model.family, model.depth), library().dialects["onnx"])
-    stated = tuple(replace(layer, width=0) for layer in model.layers)
+    stated = tuple(layer._replace(width=0) for layer in model.layers)
     assert same_weights(model, interpret(replace(made, program=stated), "x.onnx"))
-    nearer = tuple(replace(layer, dilation=1, padding=1) if layer.dilation == 2 else layer for layer in stated)
+    nearer = tuple(layer._replace(dilation=1, padding=1) if layer.dilation == 2 else layer for layer in stated)
     for program, told in (
         (nearer, "at `exit.block2.sepconv1.depthwise`: padding 1, expected 2; dilation 1"),
         (stated[:-1], "missing"),

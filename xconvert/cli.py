@@ -7,7 +7,6 @@ could not work.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -40,7 +39,8 @@ class DefaultToConvert(click.Group):
 
                 close = difflib.get_close_matches(args[0], COMMANDS, n=1)
                 hint = f"did you mean `xconvert {close[0]}`?" if close else "`xconvert --help` lists the commands"
-                raise click.UsageError(f"no command and no file is called `{args[0]}`\n{hint}")
+                called = args[0].replace("\n", "\\n")  # the hint is the second line
+                raise click.UsageError(f"no command and no file is called `{called}`\n{hint}")
             args = ["convert", *args]
         return super().parse_args(ctx, args)
 
@@ -174,11 +174,12 @@ def _check_reports(paths: Sequence[Path], files: Sequence[Path]) -> None:
 
 def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[Path]) -> None:
     for path in dict.fromkeys(paths):
+        from xconvert import render
         from xconvert.reports import check, write
 
         check(path, files)
         write(report, path, names)
-        click.echo(f"wrote {path}", err=True)
+        click.echo(f"wrote {render.clean(path)}", err=True)
 
 
 @cli.command(short_help="Which tensors of two checkpoints differ, and why?")
@@ -237,10 +238,9 @@ def list_(mappings: Sequence[Path], long: bool, as_json: bool) -> None:
 
 
 def _print(told: dict[str, Any] | str) -> None:
-    click.echo(
-        told if isinstance(told, str) else json.dumps(told, indent=2, ensure_ascii=False, default=str, allow_nan=False),
-        color=_colour(sys.stdout),
-    )
+    from xconvert import render
+
+    click.echo(told if isinstance(told, str) else render.as_json(told), color=_colour(sys.stdout))
 
 
 def _colour(stream: Any) -> bool | None:
@@ -290,13 +290,15 @@ def main(args: Sequence[str] | None = None) -> None:
 def _fail(problem: XconvertError, arguments: Sequence[str]) -> None:
     from xconvert import render
 
-    if "github" in arguments or "--format=github" in arguments:
-        from xconvert.reports import github
+    with contextlib.suppress(OSError):  # a full disk is no answer, and the exit code tells
+        if "github" in arguments or "--format=github" in arguments:
+            from xconvert.reports import github
 
-        click.echo(github.failure(problem), nl=False)
-    if "--json" in arguments:
-        told = {"message": problem.message, "facts": problem.facts, "hints": problem.hints, "exit_code": problem.exit_code}
-        with contextlib.suppress(OSError):  # a full disk is no answer, and the exit code tells
+            click.echo(github.failure(problem), nl=False)
+    with contextlib.suppress(OSError):
+        if "--json" in arguments:
+            told = {"message": problem.message, "facts": problem.facts, "hints": problem.hints, "exit_code": problem.exit_code}
             _print({"schema": 1, "error": told})
-    click.echo(render.error(problem), err=True, color=_colour(sys.stderr))
+    with contextlib.suppress(OSError):
+        click.echo(render.error(problem), err=True, color=_colour(sys.stderr))
     sys.exit(problem.exit_code)

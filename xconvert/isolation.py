@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,10 @@ def main(asked: dict[str, Any]) -> None:
     _limit(memory, asked["size"], asked["seconds"])
     try:
         found = formats.read(Path(path), asked["key"], asked["ema"], Limits(memory, asked["checksums"]))
-        said = {**{name: getattr(found, name) for name in _PLAIN}, "program": found.program and [*map(asdict, found.program)]}
+        said = {
+            **{name: getattr(found, name) for name in _PLAIN},
+            "program": found.program and [layer._asdict() for layer in found.program],
+        }
         safetensors.write(Path(asked["answer"]), replace(found, metadata={"checkpoint": json.dumps(said)}))
         return
     except XconvertError as error:

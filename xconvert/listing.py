@@ -56,7 +56,7 @@ def inspect_text(told: Mapping[str, Any]) -> str:
     pairs.append(("preprocessing", ", ".join(f"{k} {_plain(v)}" for k, v in told["preprocessing"].items())))
     pairs.append(("input values", input_range(told["preprocessing"])))
     pairs += _written(told["record"]) if told["record"] else []
-    return "\n".join([told["file"], *render.rows(pairs), *render.notes(told["notes"])])
+    return "\n".join([render.clean(told["file"]), *render.rows(pairs), *render.notes(told["notes"])])
 
 
 def _written(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -103,10 +103,11 @@ def check(path: Path, mappings: Sequence[Path] = ()) -> dict[str, Any]:
 
 def check_text(told: Mapping[str, Any]) -> str:
     """``check`` as a line, or a list of problems."""
+    file = render.clean(told["file"])
     if told["ok"]:
         covered = f"{told['layers']} layers, {told['tensors']} tensors of {told['architecture']}"
-        return f"{told['file']}: complete and one-to-one; {covered}"
-    return "\n".join([f"{told['file']}: {len(told['problems'])} problem(s)", *("  " + render.clean(p) for p in told["problems"])])
+        return f"{file}: complete and one-to-one; {covered}"
+    return "\n".join([f"{file}: {len(told['problems'])} problem(s)", *("  " + render.clean(p) for p in told["problems"])])
 
 
 def everything(mappings: Sequence[Path] = ()) -> dict[str, Any]:

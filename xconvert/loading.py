@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
@@ -165,11 +165,11 @@ def _check_program(checkpoint: Checkpoint, model: Model, where: str) -> None:
     if checkpoint.program is None:
         return
     single = {layer.epsilon: float(str(np.float32(layer.epsilon))) for layer in model.layers}  # ONNX states it in float32
-    expected = tuple(replace(layer, width=0, momentum=0.0, epsilon=single[layer.epsilon]) for layer in model.layers)
-    stated = tuple(replace(layer, momentum=0.0) for layer in checkpoint.program)
+    expected = tuple(layer._replace(width=0, momentum=0.0, epsilon=single[layer.epsilon]) for layer in model.layers)
+    stated = tuple(layer._replace(momentum=0.0) for layer in checkpoint.program)
     for theirs, ours in zip_longest(stated, expected):
         if theirs != ours:
-            unlike = [f.name for f in fields(Layer) if getattr(theirs, f.name, None) != getattr(ours, f.name, None)]
+            unlike = [name for name in Layer._fields if getattr(theirs, name, None) != getattr(ours, name, None)]
             told = [f"{name} {getattr(theirs, name, 'missing')}, expected {getattr(ours, name, 'none')}" for name in unlike]
             raise NetworkError(
                 f"`{where}` does not compute the {model.family.name} that its weights fit",

@@ -161,13 +161,29 @@ def _plausible_depths(match: Match, count: int) -> Iterator[Depth]:
             yield depth
 
 
-@cache  # a hundred graphs, asked for by every implementation of the family
+@cache  # asked for by every implementation of the family
 def _operations(
     build: Callable[..., tuple[Layer, ...]], depths: tuple[Depth, ...], head: bool, attributes: tuple[tuple[str, Any], ...]
 ) -> dict[Depth, Counter[str]]:
     """How often each operation with parameters is in the graph of each depth."""
-    graphs = ((depth, build(depth, head, dict(attributes))) for depth in depths)
-    return {depth: Counter(layer.op for layer in graph if layer.parameters) for depth, graph in graphs}
+
+    def counted(depth: Depth) -> Counter[str]:
+        return Counter(layer.op for layer in build(depth, head, dict(attributes)) if layer.parameters)
+
+    found: dict[Depth, Counter[str]] = {}
+    for entry in dict.fromkeys(depth.entry for depth in depths):
+        middles = sorted(depth.middle for depth in depths if depth.entry == entry)
+        known = {middle: counted(Depth(entry, middle)) for middle in {*middles[:2], *middles[-1:]}}
+        first, *others = sorted(known)
+        for middle in middles:  # every middle block is like the next, so a hundred graphs need not be built
+            if middle not in known:
+                known[middle] = _between(known[first], known[others[0]], (middle - first) / (others[0] - first))
+        found |= {Depth(entry, middle): known[middle] for middle in middles}
+    return found
+
+
+def _between(first: Counter[str], second: Counter[str], steps: float) -> Counter[str]:
+    return Counter({op: round(first[op] + steps * (second[op] - first[op])) for op in second})
 
 
 def _function(match: Match) -> tuple[object, ...]:

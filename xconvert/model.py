@@ -80,8 +80,7 @@ PARAMETERS: Mapping[str, Mapping[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One operation of the graph.
 
     ``op``: conv, depthwise, pointwise, batch_norm, relu, max_pool, add, global_average, linear. ``inputs`` are names

@@ -4,6 +4,7 @@ wanted.
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +19,25 @@ if TYPE_CHECKING:
     from xconvert.report import LayerError, Report, Step
 
 WIDTH = 80
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, marks that turn the direction of writing or cannot be seen, halves of surrogate pairs, and what is no
+# character at all: a name in a file, or of one, may hold any of them, and none may drive what shows it or begin a line.
+# XML 1.0 has most of them not at all.
+UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff]")
 
 
-def clean(text: str) -> str:
-    """``text`` with control characters made visible, so that a name in a file cannot drive the terminal."""
-    return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+def clean(text: object) -> str:
+    """``text`` with characters that cannot be seen, or that change how others are shown, as escapes."""
+    return UNSEEN.sub(lambda match: _escape(ord(match[0])), str(text))
+
+
+def _escape(code: int) -> str:
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def as_json(told: Mapping[str, Any]) -> str:
+    """``told`` as JSON in which nothing but line breaks between its parts drives a terminal."""
+    text = json.dumps(told, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    return UNSEEN.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
 def error(problem: XconvertError) -> str:

@@ -150,9 +150,9 @@ def _single(layer: Layer, executor: Backend | None) -> Layer:
     """A layer with the numbers that a framework holds in float32, whatever it computes in."""
     held = executor.single if executor else ()
     if "epsilon" in held:
-        layer = replace(layer, epsilon=float(np.float32(layer.epsilon)))
+        layer = layer._replace(epsilon=float(np.float32(layer.epsilon)))
     if "momentum" in held:
-        layer = replace(layer, momentum=float(np.float32(layer.momentum)))
+        layer = layer._replace(momentum=float(np.float32(layer.momentum)))
     return layer
 
 

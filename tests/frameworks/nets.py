@@ -3,7 +3,6 @@ answers are."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ def altered(dtype: str) -> Job:
 
     def changed(layer: Layer) -> Layer:
         if layer.op == "depthwise" and layer.name.startswith("block7."):
-            return replace(layer, dilation=2, padding=2)
-        return replace(layer, scale=0.3) if layer.op == "linear" else layer
+            return layer._replace(dilation=2, padding=2)
+        return layer._replace(scale=0.3) if layer.op == "linear" else layer
 
     layers = tuple(map(changed, model.layers))
     assert sum(layer.dilation == 2 for layer in layers) == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -140,7 +140,7 @@ class Work:
             if not values and layer.op in MIXING:
                 inputs = [self.maps[layer.inputs[0]].inner[block[0]]]
             if not values and source is not None:
-                inputs, alone = [_seen(source, layer, block[0])], replace(layer, padding=0)
+                inputs, alone = [_seen(source, layer, block[0])], layer._replace(padding=0)
             kept = self.maps[layer.name].inner[block] if layer.name in self.stage.kept else None
             if kept is not None and (kept.flags.c_contiguous or layer.op in ANYWHERE):
                 out = kept

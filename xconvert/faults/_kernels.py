@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import ml_dtypes
 import numpy as np
 
@@ -42,19 +40,19 @@ def windows(network: Network, layer: Layer, inputs: list[Array], output: Array |
     for padding in (layer.dilation, "same_upper", 0):
         if padding != layer.padding:
             told = f"{{other}} pads {PADDED[padding]}, {{reference}} {PADDED[layer.padding]}, in {{where}}"
-            yield from replaced(network, layer, "padding", told, lambda each, padding=padding: replace(each, padding=padding))  # type: ignore[misc]
+            yield from replaced(network, layer, "padding", told, lambda each, padding=padding: each._replace(padding=padding))  # type: ignore[misc]
     if layer.op == "max_pool":
         told = "{other} pads with zeros instead of minus infinity, in {where}"
-        yield from replaced(network, layer, "padding", told, lambda each: replace(each, op="max_pool_over_zeros"))
+        yield from replaced(network, layer, "padding", told, lambda each: each._replace(op="max_pool_over_zeros"))
         return
     for dilation in (1, 2):
         if dilation != layer.dilation:
             centred = layer.padding == layer.dilation * (layer.kernel // 2)
             padding = dilation * (layer.kernel // 2) if centred else layer.padding
             told = f"{{other}} looks {APART[dilation]}, {{reference}} {APART[layer.dilation]}, in {{where}}"
-            alone = replace(layer, dilation=dilation, padding=padding)
+            alone = layer._replace(dilation=dilation, padding=padding)
             block = {
-                each.name: replace(each, dilation=dilation, padding=padding)
+                each.name: each._replace(dilation=dilation, padding=padding)
                 for each in network.alike(layer)
                 if (each.dilation, each.padding, _block(each)) == (layer.dilation, layer.padding, _block(layer))
             }
@@ -109,6 +107,6 @@ def activations(network: Network, layer: Layer, inputs: list[Array], output: Arr
     """A ReLU that is missing, or one side of an addition."""
     if layer.op == "relu":
         told = "{other} leaves out the ReLU, in {where}"
-        yield from replaced(network, layer, "activation", told, lambda each: replace(each, op="none"))
+        yield from replaced(network, layer, "activation", told, lambda each: each._replace(op="none"))
     for op, which in (("first", layer.inputs[-1]), ("second", layer.inputs[0])) if layer.op == "add" else ():
-        yield Fault("activation", f"{{other}} leaves out `{which}` in `{layer.name}`", layers={layer.name: replace(layer, op=op)})
+        yield Fault("activation", f"{{other}} leaves out `{which}` in `{layer.name}`", layers={layer.name: layer._replace(op=op)})

@@ -65,7 +65,7 @@ def _same(x: Array, layer: Layer) -> Array:
 
 def _pool_over_zeros(x: Array, layer: Layer) -> Array:
     padded = np.pad(x, (pads(x.shape[0], layer), pads(x.shape[1], layer), (0, 0)))
-    return OPERATIONS["max_pool"](padded, replace(layer, op="max_pool", padding=0))
+    return OPERATIONS["max_pool"](padded, layer._replace(op="max_pool", padding=0))
 
 
 def _of_the_batch(x: Array, layer: Layer, gamma: Array, beta: Array, mean: Array, variance: Array) -> Array:
@@ -154,7 +154,7 @@ def runs(layer: Layer, inputs: list[Array], weights: Mapping[str, Array]) -> Arr
     """
     if len({x.shape for x in inputs}) > 1:
         return None
-    if layer.kernel > 1 and output_size(min(inputs[0].shape[1:3]), replace(layer, op="conv")) < 1:
+    if layer.kernel > 1 and output_size(min(inputs[0].shape[1:3]), layer._replace(op="conv")) < 1:
         return None
     parameters = PARAMETERS["batch_norm"] if layer.op in TOGETHER else layer.parameters
     own = [weights[f"{layer.name}.{parameter}"] for parameter in parameters]

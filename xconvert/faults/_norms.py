@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from xconvert.faults._network import TRAINING, Candidates, Network, changed, replaced
@@ -20,7 +18,7 @@ def epsilon(network: Network, layer: Layer, inputs: list[Array], output: Array |
     for value in tried:
         if value != layer.epsilon:
             told = f"{{other}} adds {value:g} to the variance where {{reference}} adds {layer.epsilon:g}, in {{where}}"
-            yield from replaced(network, layer, "epsilon", told, lambda each, value=value: replace(each, epsilon=value))  # type: ignore[misc]
+            yield from replaced(network, layer, "epsilon", told, lambda each, value=value: each._replace(epsilon=value))  # type: ignore[misc]
 
 
 def _epsilon_of(network: Network, layer: Layer, x: Array, output: Array) -> float | None:
@@ -57,4 +55,4 @@ def statistics(network: Network, layer: Layer, inputs: list[Array], output: Arra
         told = f"{{other}} {words}, in {{where}}"
         yield from changed(network, layer, kind, told, lambda _, own, parts=parts: {p: fresh[p](own[p]) for p in parts})  # type: ignore[misc]
     told = "{other} normalises by the statistics of the batch, as in training, in {where}"
-    yield from replaced(network, layer, "statistics", told, lambda each: replace(each, op=TRAINING))
+    yield from replaced(network, layer, "statistics", told, lambda each: each._replace(op=TRAINING))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xconvert.render import clean
 from xconvert.report import LayerError, Report, Trial
 
-# Control characters, marks that turn the direction of writing or cannot be seen, halves of surrogate pairs, and what is no
-# character at all: a name in a file may hold any of them, and none may drive what shows it. XML 1.0 has most of them not at all.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff]")
+visible = clean
 PERCENT = 0.001  # a share from here on reads better as per cent
 
 
@@ -21,15 +19,6 @@ class Advice(NamedTuple):
     layer: str
     why: str
     what: str
-
-
-def visible(text: object) -> str:
-    """``text`` with characters that cannot be seen, or that change how others are shown, as escapes."""
-    return UNSEEN.sub(lambda match: _escape(ord(match[0])), str(text))
-
-
-def _escape(code: int) -> str:
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def segments(text: str) -> list[tuple[bool, str]]:
