@@ -1,5 +1,5 @@
-"""The laws of the reference's forward pass: how it is cut into stages and blocks, how many threads there are, what is computed with
-what and who looks on, changes no bit; and it computes what the plain operations do."""
+"""The laws of the reference's forward pass: how it is cut into stages and blocks, how many threads there are, what is computed
+with what and who looks on, changes no bit; and it computes what the plain operations do."""
 
 from __future__ import annotations
 
