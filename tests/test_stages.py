@@ -143,6 +143,19 @@ def test_a_weight_is_copied_only_where_it_must_be() -> None:
     assert (wide.dtype, wide.tolist()) == (np.float64, turned.tolist())
 
 
+def test_no_array_of_others_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and images may be views of a file that is mapped."""
+    monkeypatch.setattr(_pass, "SMALL", 0)
+    model = narrow(1)
+    held = {name: np.frombuffer(bytearray(tensor.read().tobytes()), np.uint8) for name, tensor in model.weights.items()}
+    weights = {name: held[name].view(np.float32).reshape(tensor.shape) for name, tensor in model.weights.items()}
+    x = np.frombuffer(bytearray(probe(model).tobytes()), np.uint8).view(np.float32).reshape(3, 75, 75, 3)
+    answers = [run(Job(model.layers, weights, x))["predictions"] for _ in range(2)]
+    assert np.array_equal(*answers)
+    assert np.array_equal(x, probe(model))
+    assert all(np.array_equal(weights[name], tensor.read()) for name, tensor in model.weights.items())
+
+
 def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:
     memory = [np.zeros(2)]
 

@@ -33,20 +33,24 @@ class Memory:
 
     def __init__(self) -> None:
         self._free: list[Array] = []
+        self._lent: dict[int, Array] = {}  # by identity
         self._rooms: dict[tuple[int, int], Array] = {}
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array with whatever was in it before; of several as small, the one last used, which may still be in the cache."""
         size = prod(shape) * dtype.itemsize
+        if size < SMALL:
+            return np.empty(shape, dtype)
         fitting = [flat for flat in reversed(self._free) if size <= flat.size <= 4 * size]
         flat = min(fitting, key=len) if fitting else np.empty(size, np.uint8)
         self._free = [other for other in self._free if other is not flat]
+        self._lent[id(flat)] = flat
         return flat[:size].view(dtype).reshape(shape)
 
     def give(self, array: Array) -> None:
         """Take back what ``take`` gave; anything else is let go."""
-        flat = array.base
-        if isinstance(flat, np.ndarray) and flat.dtype == np.uint8 and flat.size >= SMALL:
+        flat = self._lent.pop(id(array.base), None)
+        if flat is not None:
             self._free.append(flat)
 
     def room(self, worker: int, place: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
@@ -63,15 +67,13 @@ _idle: list[Memory] = []  # what earlier passes had, and the next ones take
 
 @contextmanager
 def borrowed() -> Iterator[Memory]:
-    """Memory for one pass at a time, kept for the next one."""
+    """Memory for one pass at a time, kept for the next one; but not where a pass broke off and gave nothing back."""
     try:
         memory = _idle.pop()
     except IndexError:
         memory = Memory()
-    try:
-        yield memory
-    finally:
-        _idle.append(memory)
+    yield memory
+    _idle.append(memory)
 
 
 @dataclass(frozen=True, slots=True)
