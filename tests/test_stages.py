@@ -15,6 +15,7 @@ from xconvert.backends import Job, _pass, _stages, _threads
 from xconvert.backends._graph import execute
 from xconvert.backends.numpy import OPERATIONS, run
 from xconvert.model import Array, Layer, Model
+from xconvert.parity import compare_networks, numpy_run
 from xconvert.probe import images
 
 NETWORKS: Mapping[str, dict[str, Any]] = {
@@ -154,6 +155,20 @@ def test_no_array_of_others_is_written_over(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.array_equal(*answers)
     assert np.array_equal(x, probe(model))
     assert all(np.array_equal(weights[name], tensor.read()) for name, tensor in model.weights.items())
+
+
+def test_memory_is_kept_for_the_next_pass_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pass, "SMALL", 0)
+    monkeypatch.setattr(_pass, "_idle", [])
+    model, sizes = narrow(1), []
+    for _ in range(6):
+        compare_networks(model, numpy_run(model), (75,), calibrated=True)
+        (memory,) = _pass._idle
+        sizes.append(memory.reclaimed())
+    assert 0 < sizes[5] == sizes[4] < 1.1 * sizes[0]
+    monkeypatch.setattr(_pass, "KEPT", 0)
+    forward(model, probe(model))
+    assert not _pass._idle
 
 
 def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:

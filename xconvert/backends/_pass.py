@@ -26,6 +26,7 @@ SMALL = 2**16  # bytes of an array that need not be used again
 # Bytes of maps that there may be at once, beyond which images wait for each other; and how many numbers those maps have, for each
 # pixel of the image, that are there at once in an Xception as published.
 MAPS, NUMBERS = 48 * 2**20, 104
+KEPT = 128 * 2**20  # bytes that may wait for the next pass
 
 
 class Memory:
@@ -53,6 +54,12 @@ class Memory:
         if flat is not None:
             self._free.append(flat)
 
+    def reclaimed(self) -> int:
+        """Bytes that are free once all that was lent is, also by a pass that was left before its end."""
+        self._free += self._lent.values()
+        self._lent.clear()
+        return sum(flat.size for flat in self._free)
+
     def room(self, worker: int, place: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """Scratch of one worker: the same memory for the same ``place``."""
         size = prod(shape) * dtype.itemsize
@@ -67,13 +74,16 @@ _idle: list[Memory] = []  # what earlier passes had, and the next ones take
 
 @contextmanager
 def borrowed() -> Iterator[Memory]:
-    """Memory for one pass at a time, kept for the next one; but not where a pass broke off and gave nothing back."""
+    """Memory for one pass at a time, kept for the next one where that is not too much."""
     try:
         memory = _idle.pop()
     except IndexError:
         memory = Memory()
-    yield memory
-    _idle.append(memory)
+    try:
+        yield memory
+    finally:
+        if memory.reclaimed() <= KEPT:
+            _idle.append(memory)
 
 
 @dataclass(frozen=True, slots=True)
