@@ -179,7 +179,7 @@ def late_epsilon(family: str, seed: int) -> tuple[Model, Computed, str]:
     made = {"variance": drawn, "gamma": gamma * np.sqrt((drawn + late.epsilon) / (variance + late.epsilon))}
     weights = {f"{late.name}.{p}": Tensor.of(array.astype(np.float32)) for p, array in made.items()}
     model = replace(model, weights={**model.weights, **weights})
-    return model, Computed(model, {late.name: replace(late, epsilon=other_epsilon(model))}, {}, "float32"), late.name
+    return model, Computed(model, {late.name: late._replace(epsilon=other_epsilon(model))}, {}, "float32"), late.name
 
 
 def assert_caught(family: str, seed: int) -> float:

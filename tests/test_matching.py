@@ -11,10 +11,10 @@ import pytest
 from tests.narrow import TORCH, changed, checkpoint, narrow
 from xconvert import matching
 from xconvert.architectures import families
+from xconvert.closest import summarise
 from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
 from xconvert.loading import interpret
 from xconvert.mappings import library
-from xconvert.matching import summarise
 from xconvert.model import Checkpoint, Depth, Family, Model, Tensor
 
 FAMILIES = families()

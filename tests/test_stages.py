@@ -1,5 +1,5 @@
-"""The laws of the reference: how it is cut into stages and blocks, how many threads there are, what is computed with
-what and who looks on, changes no bit; and it computes what the plain operations do."""
+"""The laws of the reference's forward pass: how it is cut into stages and blocks, how many threads there are, what is computed
+with what and who looks on, changes no bit; and it computes what the plain operations do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from xconvert.backends import Job, _pass, _stages, _threads
 from xconvert.backends._graph import execute
 from xconvert.backends.numpy import OPERATIONS, run
 from xconvert.model import Array, Layer, Model
+from xconvert.parity import compare_networks, numpy_run
 from xconvert.probe import images
 
 NETWORKS: Mapping[str, dict[str, Any]] = {
@@ -141,6 +142,33 @@ def test_a_weight_is_copied_only_where_it_must_be() -> None:
     assert weights.take("turned") is turned  # the other pass needs it too
     wide = _pass.Weights(stored.__getitem__, "float64", memory).take("turned")
     assert (wide.dtype, wide.tolist()) == (np.float64, turned.tolist())
+
+
+def test_no_array_of_others_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and images may be views of a file that is mapped."""
+    monkeypatch.setattr(_pass, "SMALL", 0)
+    model = narrow(1)
+    held = {name: np.frombuffer(bytearray(tensor.read().tobytes()), np.uint8) for name, tensor in model.weights.items()}
+    weights = {name: held[name].view(np.float32).reshape(tensor.shape) for name, tensor in model.weights.items()}
+    x = np.frombuffer(bytearray(probe(model).tobytes()), np.uint8).view(np.float32).reshape(3, 75, 75, 3)
+    answers = [run(Job(model.layers, weights, x))["predictions"] for _ in range(2)]
+    assert np.array_equal(*answers)
+    assert np.array_equal(x, probe(model))
+    assert all(np.array_equal(weights[name], tensor.read()) for name, tensor in model.weights.items())
+
+
+def test_memory_is_kept_for_the_next_pass_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_pass, "SMALL", 0)
+    monkeypatch.setattr(_pass, "_idle", [])
+    model, sizes = narrow(1), []
+    for _ in range(6):
+        compare_networks(model, numpy_run(model), (75,), calibrated=True)
+        (memory,) = _pass._idle
+        sizes.append(memory.reclaimed())
+    assert 0 < sizes[5] == sizes[4] < 1.1 * sizes[0]
+    monkeypatch.setattr(_pass, "KEPT", 0)
+    forward(model, probe(model))
+    assert not _pass._idle
 
 
 def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:

@@ -15,11 +15,12 @@ from xconvert import axes, formats
 from xconvert.agreement import agree
 from xconvert.attributes import in_training
 from xconvert.attributes import parse as parse_attribute
+from xconvert.closest import summarise
 from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
 from xconvert.formats._limits import Limits
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
-from xconvert.matching import AS_ASKED, Match, identify, summarise
+from xconvert.matching import AS_ASKED, Match, identify
 from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
 from xconvert.provenance import changed_since, fingerprint, read_record, record_of
 

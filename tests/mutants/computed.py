@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from xconvert.model import Array, Layer
 
 def computed(s: Subject, layers: list[str], options: Mapping[str, Any], kind: str, *told: str, **expected: Any) -> Mutant:
     """Some layers with other options."""
-    changed = {name: replace(s.layers[name], **options) for name in layers}
+    changed = {name: s.layers[name]._replace(**options) for name in layers}
     return Mutant(Computed(s.model, changed, {}), layers[0], kind, told, **expected)
 
 

@@ -26,6 +26,7 @@ SMALL = 2**16  # bytes of an array that need not be used again
 # Bytes of maps that there may be at once, beyond which images wait for each other; and how many numbers those maps have, for each
 # pixel of the image, that are there at once in an Xception as published.
 MAPS, NUMBERS = 48 * 2**20, 104
+KEPT = 128 * 2**20  # bytes that may wait for the next pass
 
 
 class Memory:
@@ -33,21 +34,31 @@ class Memory:
 
     def __init__(self) -> None:
         self._free: list[Array] = []
+        self._lent: dict[int, Array] = {}  # by identity
         self._rooms: dict[tuple[int, int], Array] = {}
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array with whatever was in it before; of several as small, the one last used, which may still be in the cache."""
         size = prod(shape) * dtype.itemsize
+        if size < SMALL:
+            return np.empty(shape, dtype)
         fitting = [flat for flat in reversed(self._free) if size <= flat.size <= 4 * size]
         flat = min(fitting, key=len) if fitting else np.empty(size, np.uint8)
         self._free = [other for other in self._free if other is not flat]
+        self._lent[id(flat)] = flat
         return flat[:size].view(dtype).reshape(shape)
 
     def give(self, array: Array) -> None:
         """Take back what ``take`` gave; anything else is let go."""
-        flat = array.base
-        if isinstance(flat, np.ndarray) and flat.dtype == np.uint8 and flat.size >= SMALL:
+        flat = self._lent.pop(id(array.base), None)
+        if flat is not None:
             self._free.append(flat)
+
+    def reclaimed(self) -> int:
+        """Bytes that are free once all that was lent is, also by a pass that was left before its end."""
+        self._free += self._lent.values()
+        self._lent.clear()
+        return sum(flat.size for flat in self._free)
 
     def room(self, worker: int, place: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
         """Scratch of one worker: the same memory for the same ``place``."""
@@ -63,7 +74,7 @@ _idle: list[Memory] = []  # what earlier passes had, and the next ones take
 
 @contextmanager
 def borrowed() -> Iterator[Memory]:
-    """Memory for one pass at a time, kept for the next one."""
+    """Memory for one pass at a time, kept for the next one where that is not too much."""
     try:
         memory = _idle.pop()
     except IndexError:
@@ -71,7 +82,8 @@ def borrowed() -> Iterator[Memory]:
     try:
         yield memory
     finally:
-        _idle.append(memory)
+        if memory.reclaimed() <= KEPT:
+            _idle.append(memory)
 
 
 @dataclass(frozen=True, slots=True)
