@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert import axes
 from xconvert.errors import AmbiguousError, NetworkError
@@ -52,6 +52,7 @@ class Match:
 
 
 AS_ASKED = "as asked"  # the reason for leaving out what the user named
+_LONGEST = 200  # characters of a name behind its prefix; a number is looked for from each of its digits on
 AUTOMATIC = re.compile(r"_\d+$")  # what automatic numbering adds to the stem
 
 
@@ -104,16 +105,19 @@ def _promising(checkpoint: Checkpoint, implementation: Implementation, dialect: 
     else:
         spelled = "|".join(re.sub(r"\d+", r"\\d+", re.escape(dialect.tensor(name, spelling))) for name in names)
     pattern = re.compile(f".*(?:{spelled})", re.DOTALL)
-    return any(pattern.fullmatch(name) for name in checkpoint.tensors)
+    return any(pattern.fullmatch(name[-_LONGEST:]) for name in checkpoint.tensors)
 
 
 def _search(
     checkpoint: Checkpoint, pairs: Sequence[tuple[Implementation, Dialect]], ignore: Sequence[str]
 ) -> tuple[list[Match], list[Match]]:
     """Exact matches, and all that were tried: the published depths, and where none of them fits, others that may."""
+    seen: dict[str, Seen] = {}  # by dialect, of which there are fewer than networks
 
     def tried(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
-        return attempt(checkpoint, implementation.at(depth), dialect, depth, head, ignore)
+        if dialect.name not in seen:
+            seen[dialect.name] = see(checkpoint, dialect, ignore)
+        return attempt(seen[dialect.name], implementation.at(depth), dialect, depth, head)
 
     found = [
         (tried(i, d, depth, head), i)
@@ -164,14 +168,25 @@ def _spoken(implementation: Implementation) -> str:
     return ", ".join(f"{name} {value}" for name, value in implementation.attributes.items())
 
 
-def attempt(
-    checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect, depth: Depth, head: bool, ignore: Sequence[str] = ()
-) -> Match:
-    """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
+class Seen(NamedTuple):
+    """What a dialect sees of a checkpoint: its tensors without what is ignored and without the prefix of all names."""
+
+    tensors: Mapping[str, Tensor]
+    prefix: str
+    ignored: Mapping[str, int]
+
+
+def see(checkpoint: Checkpoint, dialect: Dialect, ignore: Sequence[str] = ()) -> Seen:
+    """``checkpoint`` as names of ``dialect``; ``ignore``: patterns of tensors to leave out."""
     tensors, ignored = _ignore(checkpoint.tensors, dialect, ignore)  # before the prefixes, which what is left may share
     prefix, tensors = strip_prefixes(tensors, dialect.prefixes)
     tensors, more = _ignore(tensors, dialect, ignore)
-    ignored = {told: ignored.get(told, 0) + more.get(told, 0) for told in {**ignored, **more}}
+    return Seen(tensors, prefix, {told: ignored.get(told, 0) + more.get(told, 0) for told in {**ignored, **more}})
+
+
+def attempt(seen: Seen, implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
+    """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
+    tensors, prefix, ignored = seen
     layers = implementation.family.build(depth, head, implementation.attributes)
     table = positions(implementation, dialect, depth, head)
     names = resolve([layer for layer in layers if layer.parameters], table, dialect, tensors)
