@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 
 from tests import costs_hdf5
-from tests.pickles import opcodes, zipped
+from tests.pickles import opcodes, tensor, zipped
 from xconvert.formats import _sstable
 from xconvert.formats._crc32c import checksum
 from xconvert.formats._protobuf import block, encoded, number
@@ -73,6 +73,23 @@ def _of_one_hash(count: int) -> Iterator[tuple[int, int]]:
         if b != -1 and abs(b) < (1 << 61) - 1:  # it is its own hash
             count -= 1
             yield a, b
+
+
+@_cost("names of one tensor", ".pth")
+def many_names() -> bytes:
+    return _deflated(f"module.block1.conv1.{i}.weight" for i in range(10_000))
+
+
+@_cost("names of nothing but digits", ".pth")
+def names_of_digits() -> bytes:
+    return _deflated(f"{'1' * 900}{i}" for i in range(10_000))
+
+
+def _deflated(names: Iterator[str]) -> bytes:
+    """An archive with one tensor under all of ``names``, its pickle deflated."""
+    first = opcodes("a") + opcodes(tensor()) + b"q\x00"
+    pickled = b"\x80\x02}(" + first + b"".join(opcodes(name) + b"h\x00" for name in names) + b"u."
+    return _packed(iter([("x/data.pkl", pickled), ("x/version", b"3\n"), ("x/data/0", bytes(16))]))
 
 
 @_cost("optimizers that share one list", ".pth")

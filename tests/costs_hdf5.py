@@ -64,8 +64,9 @@ def chunks_beyond_the_shape() -> bytes:
     def fill(root: Any) -> None:
         options = {"chunks": (1 << 20, 1), "maxshape": (None, None), "compression": "gzip"}
         dataset = root.create_dataset("layers/a/vars/0", (1, 800), "<f4", **options)
+        chunk = zlib.compress(bytes(4 << 20), 9)
         for i in range(800):
-            dataset.id.write_direct_chunk((0, i), zlib.compress(bytes(4 << 20), 9))
+            dataset.id.write_direct_chunk((0, i), chunk)
 
     return _hdf5(_weights(fill))
 

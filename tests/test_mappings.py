@@ -24,7 +24,7 @@ from xconvert.errors import MappingError, UsageError
 from xconvert.implementation import Dialect, Implementation, Library, written_names
 from xconvert.loading import interpret
 from xconvert.mappings import library
-from xconvert.matching import _search, attempt
+from xconvert.matching import _search, attempt, see
 from xconvert.model import PARAMETERS, Checkpoint, Depth, Layer, Tensor
 from xconvert.preprocessing import preprocessing_problems
 
@@ -461,7 +461,7 @@ def test_whatever_a_mapping_file_says_it_loads_or_is_told(data: st.DataObject) -
             return
     for dialect in Library(known, (mine,)).spoken(mine):  # what loads can be used
         written_names(mine, dialect, Depth(3, 0), False)
-        attempt(checkpoint(narrow(), "timm"), mine, dialect, Depth(3, 8), True)
+        attempt(see(checkpoint(narrow(), "timm"), dialect), mine, dialect, Depth(3, 8), True)
     assert preprocessing_problems(json.loads(json.dumps(mine.preprocessing))) == []
 
 

@@ -324,6 +324,24 @@ def test_a_file_of_a_source_of_several_is_no_output_and_no_report(
             other.unlink()
 
 
+def test_what_lies_beside_weights_that_are_named_themselves_is_no_report(
+    two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    TARGETS["hub"].convert(two[0], tmp_path / "hub")
+    weights, config = (tmp_path / "hub" / name for name in ("model.safetensors", "config.json"))
+    before = tree(tmp_path)
+    told = refused([weights, "--to", "keras", "-o", tmp_path / "z.h5", "--report", config], capsys)
+    assert told == f"error: `{config}` is a part of a checkpoint"
+    assert tree(tmp_path) == before
+
+
+def test_a_source_that_is_missing_is_told_and_not_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "r.json"
+    report.write_text("the old one")
+    told = refused([tmp_path / "none.pth", "--to", "torch", "--report", report], capsys)
+    assert told == f"error: `{tmp_path / 'none.pth'}` does not exist"
+
+
 def test_force_replaces_a_link_and_not_what_it_points_to(
     two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,9 +127,12 @@ def _search(
     checkpoint: Checkpoint, pairs: Sequence[tuple[Implementation, Dialect]], ignore: Sequence[str]
 ) -> tuple[list[Match], list[Match]]:
     """Exact matches, and all that were tried: the published depths, and where none of them fits, others that may."""
+    seen: dict[str, Seen] = {}  # by dialect, of which there are fewer than networks
 
     def tried(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
-        return attempt(checkpoint, implementation.at(depth), dialect, depth, head, ignore)
+        if dialect.name not in seen:
+            seen[dialect.name] = see(checkpoint, dialect, ignore)
+        return attempt(seen[dialect.name], implementation.at(depth), dialect, depth, head)
 
     found = []
     for i, d in pairs:
@@ -196,14 +199,25 @@ def _spoken(implementation: Implementation) -> str:
     return ", ".join(f"{name} {value}" for name, value in implementation.attributes.items())
 
 
-def attempt(
-    checkpoint: Checkpoint, implementation: Implementation, dialect: Dialect, depth: Depth, head: bool, ignore: Sequence[str] = ()
-) -> Match:
-    """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
+class Seen(NamedTuple):
+    """What a dialect sees of a checkpoint: its tensors without what is ignored and without the prefix of all names."""
+
+    tensors: Mapping[str, Tensor]
+    prefix: str
+    ignored: Mapping[str, int]
+
+
+def see(checkpoint: Checkpoint, dialect: Dialect, ignore: Sequence[str] = ()) -> Seen:
+    """``checkpoint`` as names of ``dialect``; ``ignore``: patterns of tensors to leave out."""
     tensors, ignored = _ignore(checkpoint.tensors, dialect, ignore)  # before the prefixes, which what is left may share
     prefix, tensors = strip_prefixes(tensors, dialect.prefixes)
     tensors, more = _ignore(tensors, dialect, ignore)
-    ignored = {told: ignored.get(told, 0) + more.get(told, 0) for told in {**ignored, **more}}
+    return Seen(tensors, prefix, {told: ignored.get(told, 0) + more.get(told, 0) for told in {**ignored, **more}})
+
+
+def attempt(seen: Seen, implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
+    """Compare a checkpoint's names and shapes with those of an implementation; never raises for what it finds."""
+    tensors, prefix, ignored = seen
     layers = implementation.family.build(depth, head, implementation.attributes)
     table = positions(implementation, dialect, depth, layers)
     names = resolve([layer for layer in layers if layer.parameters], table, dialect, tensors)

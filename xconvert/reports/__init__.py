@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from xconvert.errors import UsageError, XconvertError
+from xconvert.formats._timm_config import CONFIG, WEIGHTS
 from xconvert.outputs import replaced
 from xconvert.provenance import files_of
 from xconvert.report import Report
@@ -60,11 +61,14 @@ def check(path: Path, checkpoints: Sequence[Path] = ()) -> None:
         raise UsageError(f"`{path}` cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _files_of(checkpoint: Path) -> tuple[Path, ...]:
+def _files_of(checkpoint: Path) -> list[Path]:
+    """The files that are there and that reading ``checkpoint`` looks at."""
     try:
-        return files_of(checkpoint)
+        files = files_of(checkpoint)
     except XconvertError:  # whoever reads it says what is wrong with it
-        return (checkpoint,) if checkpoint.exists() else ()
+        files = (checkpoint,)
+    beside = (file.with_name(CONFIG) for file in files if file.name == WEIGHTS)  # also of weights that are named themselves
+    return [file for file in (*files, *beside) if file.exists()]
 
 
 def write(report: Report, path: Path, names: Names) -> None:
