@@ -110,6 +110,7 @@ def fallback_for(names: Iterable[str]) -> float:
     return next(share for count, share in FALLBACK.items() if norms <= count)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite, `check_finite` tells
 def compare_layer(
     name: str,
     size: int,
