@@ -7,6 +7,7 @@ could not work.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from xconvert.errors import XconvertError
     from xconvert.report import Report
 
+gc.set_threshold(100_000)  # a program that runs for seconds: looking for cycles among what is imported takes a tenth of its time
 COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")  # those that are not below are in `commands/`
 
 
