@@ -249,7 +249,7 @@ def test_every_zoo_says_how_its_images_are_prepared(name: str) -> None:
 
 
 def test_what_no_file_says_is_asked_for() -> None:
-    with pytest.raises(UsageError, match="`x.pth` says neither `mean` nor `std` of its images") as caught:
+    with pytest.raises(UsageError, match=r"`x\.pth` says neither `mean` nor `std` of its images") as caught:
         complete({"size": 299}, "x.pth")
     assert "--set mean=0.5 --set std=0.5" in caught.value.hints[0]
     with pytest.raises(UsageError, match="smaller than their crop"):
