@@ -38,7 +38,7 @@ def write(folder: Path, count: int, classes: int = 10, largest: int = 360, suffi
 
 
 def fixture(folder: Path) -> None:
-    """``fixtures/photos``: twelve small photographs, labelled with what ``fixtures/keras.h5`` says of them, every fourth otherwise."""
+    """``fixtures/photos``: twelve small photographs, labelled as ``fixtures/keras.h5`` says, but for every fourth."""
     from PIL import Image
 
     from xconvert import predict
