@@ -66,12 +66,11 @@ def run(served: Server, images: Sequence[Any], *, top: int = 5) -> list[Predicti
     if not images:
         raise UsageError("there is no image to classify")
     names = [f"image {i}" if isinstance(image, np.ndarray) else str(image) for i, image in enumerate(images)]
-    ready = [prepare(image, served.preprocessing) for image in images]
     found = []
     with answering(served) as answer:
-        for start in range(0, len(ready), BATCH):
-            logits = answer(np.stack(ready[start : start + BATCH]))
-            found += [guesses(row, served.labels, top) for row in logits]
+        for start in range(0, len(images), BATCH):
+            ready = [prepare(image, served.preprocessing) for image in images[start : start + BATCH]]
+            found += [guesses(row, served.labels, top) for row in answer(np.stack(ready))]
     return [Prediction(name, made) for name, made in zip(names, found, strict=True)]
 
 

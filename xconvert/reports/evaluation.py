@@ -60,7 +60,7 @@ def as_html(found: Evaluation) -> str:
     if notes:
         head.append('<ul class="notes">' + "".join(f"<li>{prose(_text.sentence(note))}</li>" for note in notes) + "</ul>")
     parts = ["\n".join([*head, "</header>"]), *_pictures(found), *_disagreements(found), _classes(found), foot(__version__)]
-    return page(kind, text(verdict(found).replace("`", "")), parts)
+    return page(text(verdict(found).replace("`", "")), kind, parts)
 
 
 def _sides(found: Evaluation) -> str:

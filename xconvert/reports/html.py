@@ -26,18 +26,18 @@ BADGE = {"equal": "✓ equal", "different": "✗ different", "not verified": "no
 def document(report: Report, names: tuple[str, str]) -> str:
     """The whole page. Same report, same bytes."""
     sections = [section for make in _sections.ALL if (section := make(report, names))]
-    parts = [_head(report, names), *sections, _foot(report)]
-    kind = _text.state(report).replace("not verified", "unverified")
-    return page(kind, _title(report, names), parts, (FOLDER / "page.js").read_text("utf-8"))
+    state = _text.state(report).replace("not verified", "unverified")
+    return page(_title(report, names), state, [_head(report, names), *sections, _foot(report)])
 
 
-def page(kind: str, title: str, parts: Sequence[str], script: str = "") -> str:
-    """A page of ``parts``, which are HTML as ``title`` is; ``kind``: what the style calls its state."""
+def page(title: str, state: str, parts: Sequence[str]) -> str:
+    """A page of ``parts``, in the colours of ``state``: ``equal``, ``different`` or ``unverified``; all are HTML already."""
+    script = (FOLDER / "page.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return "\n".join(
         [
             "<!doctype html>",
-            f'<html lang="en" class="{kind}">',
+            f'<html lang="en" class="{state}">',
             "<head>",
             '<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(digest)}">',
@@ -52,7 +52,7 @@ def page(kind: str, title: str, parts: Sequence[str], script: str = "") -> str:
             "<main>",
             *parts,
             "</main>",
-            *([f"<script>{script}</script>"] if script else []),
+            f"<script>{script}</script>",
             "</body>",
             "</html>",
             "",
