@@ -139,6 +139,14 @@ def test_a_class_that_computes_something_else_is_refused() -> None:
         predict(KERAS, photos.photograph(1, 90, 90), backend="timm")
 
 
+def test_what_a_file_does_not_say_of_resizing_is_told(tmp_path: Path) -> None:
+    """As a file of an older xconvert, which had no words for it."""
+    old = {"size": 299, "mean": [0.5] * 3, "std": [0.5] * 3, "channels": "RGB"}
+    served = server(replace(narrow(1), preprocessing=old))
+    assert served.notes == ("the file does not say how images are resized: taken as `crop` none, `interpolation` bilinear",)
+    assert not server(narrow(1)).notes
+
+
 def test_grey_images_and_settings_of_text(tmp_path: Path) -> None:
     options = {"settings": {**SMALL, "channels": "GRAY", "mean": "0.5", "std": "0.25"}}
     (found,) = predict(narrow(1, channels=1), PHOTOS / "00.jpg", **options)

@@ -53,6 +53,7 @@ def test_a_constant_stays_constant(height: int, width: int, value: int, crop: st
 
 
 @given(st.integers(64, 400), st.integers(64, 400), st.integers(64, 100), st.sampled_from(["down", "nearest"]))
+@settings(deadline=None)
 def test_a_crop_is_centred(height: int, width: int, resized: int, offset: str) -> None:
     found = geometry(height, width, table(crop="centre", resize=resized, offset=offset))
     for span in (found.rows, found.columns):

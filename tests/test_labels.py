@@ -63,6 +63,8 @@ def test_classes_are_named_by_their_count(tmp_path: Path) -> None:
 def test_what_is_no_file_of_names(content: bytes | None, tmp_path: Path) -> None:
     if content:
         (tmp_path / "names").write_bytes(content)
+    with pytest.raises(UnreadableError, match="is no file"):
+        read(tmp_path)
     with pytest.raises(UnreadableError, match=r"names` (is no text in UTF-8|cannot be read: No such file)"):
         read(tmp_path / "names")
 

@@ -52,6 +52,8 @@ def read(file: str | Path) -> tuple[Label, ...]:
     """The names in ``file``, one a line, where a WordNet id may stand before the name; empty lines at the end do not count."""
     path = Path(file)
     try:
+        if path.exists() and not path.is_file():
+            raise UnreadableError(f"`{file}` is no file")
         if path.stat().st_size > _LARGEST:
             raise UnreadableError(f"`{file}` is too large for a file of names")
         text = path.read_bytes().decode("utf-8-sig")

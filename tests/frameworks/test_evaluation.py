@@ -76,6 +76,18 @@ def test_a_frameworks_run_agrees_with_the_reference(backend: str, folder: Path, 
     assert found.widest and 0 < found.widest.gap < 1e-4 * found.widest.largest
 
 
+@pytest.mark.parametrize("zoo", LOOPS)
+def test_a_zoos_own_class_answers(zoo: str, folder: Path, tmp_path: Path) -> None:
+    """At full width, which the classes have; each batch goes to the process that has the class loaded."""
+    if not backends()[zoo].installed:
+        pytest.skip(f"{zoo} is not installed")
+    kind, name, attributes = LOOPS[zoo]
+    checkpoint = make_network(tmp_path, kind, name, attributes, classes=10, sizes=(75,))
+    found = ours(checkpoint, folder, against=checkpoint, against_backend=zoo, limit=4, batch=2, settings={"size": 96})
+    assert found.agreement == 1
+    assert found.widest and 0 < found.widest.gap < 1e-4 * found.widest.largest
+
+
 # What becomes of images, against the zoos' own code: the README's table is what is measured here.
 
 SIZES = [(375, 500), (500, 333), (299, 299), (640, 480), (150, 200), (333, 333), (1000, 260), (431, 777)]
