@@ -71,7 +71,7 @@ $(VENV)/fuzz: $(VENV)/test
 $(VENV)/frameworks: $(VENV)/test
 	$(PIP) torch
 	$(PIP) tensorflow-cpu keras paddlepaddle onnx onnxruntime \
-		regex tokenizers kagglehub huggingface_hub pyyaml pillow munch tqdm
+		regex tokenizers kagglehub huggingface_hub pyyaml pillow munch tqdm opencv-python-headless
 	$(PIP) --no-deps timm torchvision keras-hub pretrainedmodels tf_keras paddleclas
 	@touch $@
 

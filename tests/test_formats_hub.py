@@ -162,6 +162,18 @@ def test_what_is_no_configuration_tells_nothing(config: Any, expected: dict[str,
     assert read_beside(tmp_path, config) == expected
 
 
+def test_an_image_that_is_taken_whole_is_squashed_by_timm(tmp_path: Path) -> None:
+    """Keras' classes take an image of any shape; keras-hub the largest square, which is timm's crop of everything."""
+    for crop, mode in (("none", "squash"), ("square", "center")):
+        made = narrow()
+        made = replace(made, preprocessing={**made.preprocessing, "crop": crop, "interpolation": "bilinear"})
+        folder = written(tmp_path / crop, checkpoint(made))
+        stated = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
+        assert (stated["crop_mode"], stated["crop_pct"]) == (mode, 1.0)
+        found = read(folder).preprocessing
+        assert found["crop"] == {"none": "none", "square": "centre"}[crop]
+
+
 def test_only_the_weights_of_that_name_have_one(tmp_path: Path) -> None:
     folder = written(tmp_path / "x", checkpoint(narrow()))
     assert read(folder / "model.safetensors").preprocessing["size"] == 299

@@ -19,7 +19,7 @@ from xconvert.cli import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # The last digits of a measured error depend on the processor, and with them which layer is the worst.
-MEASURED = re.compile(r"\d\.\de[-+]\d\d|(?<=worst )`[^`]+`")
+MEASURED = re.compile(r"\d\.\de[-+]\d\d|(?<=worst )`[^`]+`|(?<=where logits reach )\S+ at \S+")
 
 
 STRANGERS = {"stranger.pth": "torch/reduce-posix-system.pth", "bomb.npz": "npz/deflate-bomb.npz"}
@@ -48,6 +48,7 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, attack in STRANGERS.items():
         shutil.copy(ROOT / "fixtures" / "hostile" / "attacks" / attack, tmp_path / name)
     shutil.copytree(ROOT / "mappings", tmp_path / "mappings")
+    shutil.copytree(ROOT / "fixtures" / "photos", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     code, sessions = 0, 0
     for block in blocks("console"):
@@ -66,6 +67,7 @@ def test_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Python examples, one after the other; those with a framework are run where it is installed."""
+    shutil.copytree(ROOT / "fixtures" / "photos", tmp_path / "photos")
     for name in NEEDED:
         shutil.copy(ROOT / "fixtures" / name, tmp_path)
     monkeypatch.chdir(tmp_path)

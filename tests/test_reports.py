@@ -173,7 +173,8 @@ def test_the_schema_describes_every_field_and_has_none_that_no_report_has(tmp_pa
             seen[path] = seen.get(path, False) or has
     # a side is described by one schema, whichever it is; a file that xconvert made is the second one here; of a step of
     # training, the layers' own figures tell whether they are within tolerance
-    optional = r"\.source\.(backend|format|describes)|\.(source|target)\.preprocessing\.(resize|crop|interpolation)"
+    geometry = "resize|crop|interpolation|fraction|antialias|rounding|grid|longer_side|offset|exif"
+    optional = rf"\.source\.(backend|format|describes)|\.(source|target)\.preprocessing\.({geometry})"
     optional += r"|\.provenance\.source\.record.*|\.training\..*\.(moved|ok)"
     assert not [path for path, has in seen.items() if not has and not re.fullmatch(optional, path)]
     stack: list[Any] = [SCHEMA_TOLD]

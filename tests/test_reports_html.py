@@ -49,7 +49,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         assert len(dict(attrs)) == len(attrs)
-        if tag not in ("meta", "link", "img", "input", "wbr"):
+        if tag not in ("meta", "link", "img", "input", "wbr", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

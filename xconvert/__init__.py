@@ -11,22 +11,26 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "build": "xconvert.building",
     "convert": "xconvert.conversion",
+    "evaluate": "xconvert.evaluation",
     "forward": "xconvert.backends",
     "load": "xconvert.loading",
+    "predict": "xconvert.prediction",
     "verify": "xconvert.verification",
     "Model": "xconvert.model",
     "Report": "xconvert.report",
     "XconvertError": "xconvert.errors",
 }
-__all__ = ["Model", "Report", "XconvertError", "build", "convert", "forward", "load", "verify"]
+__all__ = ["Model", "Report", "XconvertError", "build", "convert", "evaluate", "forward", "load", "predict", "verify"]
 
 if TYPE_CHECKING:
     from xconvert.backends import forward
     from xconvert.building import build
     from xconvert.conversion import convert
     from xconvert.errors import XconvertError
+    from xconvert.evaluation import evaluate
     from xconvert.loading import load
     from xconvert.model import Model
+    from xconvert.prediction import predict
     from xconvert.report import Report
     from xconvert.verification import verify
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from xconvert.report import Report
 
 gc.set_threshold(100_000)  # a program that runs for seconds: looking for cycles among what is imported takes a tenth of its time
-COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")  # those that are not below are in `commands/`
+# Those that are not below are in `commands/`.
+COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list", "predict", "evaluate")
 
 
 class DefaultToConvert(click.Group):
@@ -117,7 +118,7 @@ def convert(
     kwargs["background"] = "drop" if drop_background else "add" if add_background else None
     report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
     names = (str(source), report.output)
-    _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
+    show({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
     _write_reports(report, reports, names, [source, Path(report.output)])
 
 
@@ -154,7 +155,7 @@ def verify(
     report = run(a, b, **read_settings(kwargs))
     names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
     told = render.verification(names, report, every=layers == "all")
-    _print({**report.to_dict(), "names": names} if as_json else told + _annotations(report, names, form))
+    show({**report.to_dict(), "names": names} if as_json else told + _annotations(report, names, form))
     _write_reports(report, reports, names, [a, *([b] if b else [])])
     sys.exit(0 if report.equal else 1)
 
@@ -198,7 +199,7 @@ def diff(a: Path, b: Path, every: bool, as_json: bool, **kwargs: Any) -> None:
     from xconvert import difference
 
     told = difference.diff(a, b, **read_settings(kwargs))
-    _print(told if as_json else difference.diff_text(told, every))
+    show(told if as_json else difference.diff_text(told, every))
     sys.exit(0 if told["explained"] else 1)
 
 
@@ -211,7 +212,7 @@ def inspect(file: Path, as_json: bool, **kwargs: Any) -> None:
     from xconvert import listing
 
     told = listing.inspect(file, **read_settings(kwargs))
-    _print(told if as_json else listing.inspect_text(told))
+    show(told if as_json else listing.inspect_text(told))
 
 
 @cli.command(short_help="Is this mapping file complete and one-to-one?")
@@ -223,7 +224,7 @@ def check(mapping: Path, mappings: Sequence[Path], as_json: bool) -> None:
     from xconvert import listing
 
     told = listing.check(mapping, mappings)
-    _print(told if as_json else listing.check_text(told))
+    show(told if as_json else listing.check_text(told))
     sys.exit(0 if told["ok"] else 1)
 
 
@@ -236,10 +237,11 @@ def list_(mappings: Sequence[Path], long: bool, as_json: bool) -> None:
     from xconvert import listing
 
     told = listing.everything(mappings)
-    _print(told if as_json else listing.everything_text(told, long))
+    show(told if as_json else listing.everything_text(told, long))
 
 
-def _print(told: dict[str, Any] | str) -> None:
+def show(told: dict[str, Any] | str) -> None:
+    """Print what a command found on stdout: text, or JSON types as JSON."""
     from xconvert import render
 
     click.echo(told if isinstance(told, str) else render.as_json(told), color=_colour(sys.stdout))
@@ -300,7 +302,7 @@ def _fail(problem: XconvertError, arguments: Sequence[str]) -> None:
     with contextlib.suppress(OSError):
         if "--json" in arguments:
             told = {"message": problem.message, "facts": problem.facts, "hints": problem.hints, "exit_code": problem.exit_code}
-            _print({"schema": 1, "error": told})
+            show({"schema": 1, "error": told})
     with contextlib.suppress(OSError):
         click.echo(render.error(problem), err=True, color=_colour(sys.stderr))
     sys.exit(problem.exit_code)

@@ -1,15 +1,30 @@
 """How images become inputs: what a preprocessing table may say. And the kinds of values that tables which people write
 are held to, before anything else looks at them.
+
+What a table does not say of geometry is as torchvision does it with Pillow (``DEFAULTS``):
+
+- ``crop``: ``"centre"``, the shorter side becomes ``resize`` pixels and ``size`` by ``size`` of them are taken; ``"square"``, the
+  largest square in the middle becomes ``size`` by ``size``; ``"central fraction"``, the middle ``fraction`` of each side does;
+  ``"none"``, the whole image does, whatever its shape.
+- ``antialias``: whether a filter is widened when an image shrinks, so that every pixel counts; OpenCV and TensorFlow look at
+  neighbours alone. ``rounding``: whether pixels are whole numbers again after each axis (Pillow), after both (``"once"``,
+  OpenCV) or not (``"none"``, TensorFlow). ``grid``: whether pixels are points at their ``"centres"`` or at their ``"corners"``,
+  as in TensorFlow 1.
+- ``longer_side``, ``offset``: whether the pixels of the longer side, and those before the crop, are rounded ``"down"`` or to the
+  ``"nearest"`` whole number (to the even one of two).
+- ``exif``: whether the image is turned as the camera says; all but OpenCV ignore it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xconvert.attributes import shown
+from xconvert.errors import UsageError
 
 
 class Kind(NamedTuple):
@@ -76,11 +91,26 @@ PIXELS = Kind("a whole number from 1 to 65536", lambda v: type(v) is int and 1 <
 PREPROCESSING: Mapping[str, Kind] = {
     "size": PIXELS,
     "resize": PIXELS,
-    "crop": one_of(("centre", "central fraction")),
+    "crop": one_of(("centre", "square", "central fraction", "none")),
+    "fraction": Kind("a number above 0, at most 1", lambda v: type(v) in (int, float) and 0 < v <= 1),
     "interpolation": one_of(("bilinear", "bicubic", "nearest", "lanczos", "box")),
     "mean": list_of(_number(-sys.float_info.max, "a finite number"), 1, 64),
     "std": list_of(_number(sys.float_info.min, "a finite positive number"), 1, 64),
     "channels": one_of(("RGB", "BGR", "GRAY")),
+    "antialias": FLAG,
+    "rounding": one_of(("per axis", "once", "none")),
+    "grid": one_of(("centres", "corners")),
+    "longer_side": one_of(("down", "nearest")),
+    "offset": one_of(("down", "nearest")),
+    "exif": FLAG,
+}
+DEFAULTS: Mapping[str, Any] = {
+    "antialias": True,
+    "rounding": "per axis",
+    "grid": "centres",
+    "longer_side": "down",
+    "offset": "nearest",
+    "exif": False,
 }
 
 
@@ -92,3 +122,18 @@ def preprocessing_problems(table: Any) -> list[str]:
     if not found and "mean" in table and "std" in table and len(table["mean"]) != len(table["std"]):
         found.append(f"preprocessing `mean` has {len(table['mean'])} values and `std` {len(table['std'])}")
     return found
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """The value of the setting ``name`` of a preprocessing table in the words of the command line: lists with commas.
+
+    Raises ``UsageError`` for what it cannot be.
+    """
+    kind = PREPROCESSING[name]
+    value: Any = {"true": True, "false": False}.get(text, text)
+    with contextlib.suppress(ValueError):
+        numbers = [float(part) if re.search("[.e]", part) else int(part) for part in text.split(",")]
+        value = numbers if name in ("mean", "std") else numbers[0] if len(numbers) == 1 else text
+    if not kind.fits(value):
+        raise UsageError(f"`{name}` cannot be `{text}`", facts=[f"expected {kind.expected}"])
+    return value

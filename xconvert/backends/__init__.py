@@ -204,26 +204,10 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
 
     ``train``: a step of training each, instead of a forward pass.
     """
-    job = jobs[0]
     import subprocess
 
     with supervision.temporary() as folder:
-        description = {
-            "backend": backend.name,
-            "family": model.family.name,
-            "depth": model.depth,
-            "head": model.head,
-            "attributes": model.values,
-            "dtype": job.dtype,
-            "taps": job.taps,
-            "names": dict(job.names),
-            "published": job.published,
-            "path": str(job.path.resolve()) if job.path else None,
-            "train": train,
-        }
-        (folder / "job.json").write_text(json.dumps(description))
-        plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
-        savez(folder / "weights.npz", **plain)  # npz knows no bfloat16
+        describe_job(folder, backend, model, jobs[0], train=train)
         np.savez(folder / "images.npz", *(j.images for j in jobs))
         np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
         command = [
@@ -233,12 +217,32 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
             "xconvert.backends.worker",
             str(folder),
         ]  # -P: not from the current folder
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(train), check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(train), check=False)  # noqa: S603
         if done.returncode:
-            raise _failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
+            raise failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
         for i in range(len(jobs)):
             with loadz(folder / f"out_{i}.npz") as out:
                 yield dict(out)
+
+
+def describe_job(folder: Path, backend: Backend, model: Model, job: Job, *, train: bool = False) -> None:
+    """Write what a worker must know of ``job``, but for its images, into ``folder``: ``job.json`` and ``weights.npz``."""
+    description = {
+        "backend": backend.name,
+        "family": model.family.name,
+        "depth": model.depth,
+        "head": model.head,
+        "attributes": model.values,
+        "dtype": job.dtype,
+        "taps": job.taps,
+        "names": dict(job.names),
+        "published": job.published,
+        "path": str(job.path.resolve()) if job.path else None,
+        "train": train,
+    }
+    (folder / "job.json").write_text(json.dumps(description))
+    plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
+    savez(folder / "weights.npz", **plain)  # npz knows no bfloat16
 
 
 # NumPy 2's stubs want `allow_pickle` beside other keywords, and NumPy 1 takes it for an array.
@@ -248,7 +252,8 @@ loadz: Callable[..., Any] = np.load  # noqa: TID251  (what ``savez`` wrote)
 CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network
 
 
-def _failed(name: str, code: int, lines: Sequence[str]) -> UsageError:
+def failed(name: str, code: int, lines: Sequence[str]) -> UsageError:
+    """What to say of a worker for the backend ``name`` that exited with ``code``; ``lines``: what it told before."""
     last = lines[-1].strip() if lines else f"it exited with {code}"
     if code == CANNOT:
         return UsageError(f"backend `{name}` cannot run this network: {last}")
@@ -264,7 +269,7 @@ def python_of(name: str) -> str:
     return os.environ.get(_variable(name), sys.executable)
 
 
-def _environment(train: bool) -> dict[str, str]:
+def environment(train: bool) -> dict[str, str]:
     """What a backend's process starts with: what the user set, else this. TensorFlow 2.21's oneDNN kernels have been seen to
     corrupt the heap when a narrow Xception is trained (``tests/conftest.py``).
     """

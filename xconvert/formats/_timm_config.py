@@ -38,7 +38,10 @@ def stated_beside(path: Path) -> dict[str, Any]:
 def _preprocessing(config: Mapping[str, Any]) -> dict[str, Any]:
     size = config["input_size"][-1]
     found = {"size": size, **{key: config[key] for key in ("interpolation", "mean", "std") if key in config}}
-    if config.get("crop_mode", "center") == "center" and config.get("crop_pct"):
+    mode = config.get("crop_mode", "center")
+    if mode == "squash" and config.get("crop_pct") == 1:
+        found["crop"] = "none"
+    elif mode == "center" and config.get("crop_pct"):
         found |= {"resize": math.floor(size / config["crop_pct"]), "crop": "centre"}
     return found
 
@@ -49,14 +52,15 @@ def configuration(graph: Graph, published: str, preprocessing: Mapping[str, Any]
     head = graph.weights.get(f"{last.name}.weight") if last.op == "linear" else None
     classes = head.shape[1] if head else 0
     size = preprocessing.get("size", NATIVE)
+    whole = preprocessing["crop"] if preprocessing.get("crop") in ("none", "square") else None
     stated = {
         "tag": "xconvert",
         "custom_load": False,
         "input_size": [graph.weights[f"{first.name}.weight"].shape[2], size, size],
         "fixed_input_size": False,
         "interpolation": preprocessing.get("interpolation"),
-        "crop_pct": _crop(size, preprocessing["resize"]) if "resize" in preprocessing else None,
-        "crop_mode": "center",
+        "crop_pct": _crop(size, preprocessing["resize"]) if "resize" in preprocessing else 1.0 if whole else None,
+        "crop_mode": "squash" if whole == "none" else "center",
         "mean": preprocessing.get("mean"),
         "std": preprocessing.get("std"),
         "num_classes": classes,
@@ -64,14 +68,14 @@ def configuration(graph: Graph, published: str, preprocessing: Mapping[str, Any]
         "first_conv": graph.names[first.name],
         "classifier": graph.names[last.name] if head else None,
     }
-    whole = {
+    told = {
         "architecture": published,
         "num_classes": classes,
         "num_features": head.shape[0] if head else _width(graph),
         "global_pool": "avg",
         "pretrained_cfg": {key: value for key, value in stated.items() if value is not None},
     }
-    return json.dumps(whole, indent=2) + "\n"
+    return json.dumps(told, indent=2) + "\n"
 
 
 def _width(graph: Graph) -> int:

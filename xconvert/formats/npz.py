@@ -135,6 +135,24 @@ def _header(head: bytes) -> _Header:
     return _Header(found["descr"].strip("'\""), fortran == "True", tuple(int(n.strip().removesuffix("L")) for n in sizes), start)
 
 
+def read_bytes(path: Path) -> Array:
+    """The array of 8-bit numbers in the lone ``.npy`` file ``path``; raises ``UnreadableError`` for anything else.
+
+    Reads the whole file: whoever calls looks at its size before.
+    """
+    data = path.read_bytes()
+    try:
+        described, fortran, shape, start = _header(data[: _MAX_HEADER + 12])
+    except ValueError:
+        raise damaged(path, "it has no NumPy header") from None
+    if described not in ("|u1", "u1", "<u1", ">u1"):
+        raise UnreadableError(f"`{path}` holds `{shown(described)}`, no 8-bit numbers", facts=["expected uint8 (`|u1`)"])
+    shape = checked_shape(path, path.name, shape)
+    if len(data) - start != elements(shape):
+        raise damaged(path, "it does not have the size of its shape")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape, order="F" if fortran else "C")
+
+
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Create ``path``, readable by ``np.load``; raises ``UsageError`` for dtypes that are no numbers."""
     tensors = checkpoint.tensors

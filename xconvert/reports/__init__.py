@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from xconvert.errors import UsageError, XconvertError
@@ -37,14 +37,20 @@ SUFFIXES: dict[str, Callable[[Report, Names], str]] = {
     ".md": as_markdown,
     ".html": as_html,
 }
+KINDS = {
+    ".json": "`.json` for programs",
+    ".xml": "`.xml` (JUnit) for CI servers",
+    ".md": "`.md` for a summary in CI",
+    ".html": "`.html` for people",
+}
 
 
-def check(path: Path, checkpoints: Sequence[Path] = ()) -> None:
-    """Raise ``UsageError`` where no report can be written to ``path``: a suffix that is none of ``SUFFIXES``, a folder, a file in
+def check(path: Path, checkpoints: Sequence[Path] = (), suffixes: Collection[str] = SUFFIXES.keys()) -> None:
+    """Raise ``UsageError`` where no report can be written to ``path``: a suffix that is none of ``suffixes``, a folder, a file in
     a folder that does not exist or takes none, or one of the files of ``checkpoints``.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        kinds = ["`.json` for programs", "`.xml` (JUnit) for CI servers", "`.md` for a summary in CI", "`.html` for people"]
+    if path.suffix.lower() not in suffixes:
+        kinds = [told for suffix, told in KINDS.items() if suffix in suffixes]
         raise UsageError(f"`{path}` has no suffix of a report", facts=kinds, hints=[f"`--report {path.stem or 'report'}.html`"])
     try:
         if "\0" in str(path):

@@ -44,11 +44,22 @@ def scale_bar() -> str:
     return _uri(np.arange(MISSING, dtype=np.uint8)[None])
 
 
+def photograph(image: Array) -> str:
+    """(H, W, 3) uint8 as a PNG in a data URI, in its own colours."""
+    return _encoded(image, 2)
+
+
 def _uri(indices: Array) -> str:
-    height, width = indices.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), indices], 1).tobytes()  # each row says that it is not filtered
-    head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = [_chunk(b"IHDR", head), _chunk(b"PLTE", palette()), _chunk(b"IDAT", zlib.compress(rows, 9)), _chunk(b"IEND", b"")]
+    return _encoded(indices[..., None], 3, _chunk(b"PLTE", palette()))
+
+
+def _encoded(image: Array, colour: int, *before: bytes) -> str:
+    """(H, W, C) uint8 of PNG's type of ``colour``; ``before``: chunks that come before the pixels."""
+    height, width, channels = image.shape
+    lines = image.reshape(height, width * channels)
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), lines], 1).tobytes()  # each row says that it is not filtered
+    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    parts = [_chunk(b"IHDR", head), *before, _chunk(b"IDAT", zlib.compress(rows, 9)), _chunk(b"IEND", b"")]
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).decode()
 
 
