@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xconvert import __version__, supervision
-from xconvert.options import as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
+from xconvert.options import Location, as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
     from xconvert.report import Report
 
-COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")  # those that are not below are in `commands/`
+# In the order of the way through; those that are not below are in `commands/`.
+COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list", "batch", "catalog")
 
 
 class DefaultToConvert(click.Group):
@@ -35,7 +36,7 @@ class DefaultToConvert(click.Group):
         """Put ``convert`` in front of a file name, or of an option that is not the group's own."""
         if args and args[0] not in COMMANDS and args[0] not in ("--help", "-h", "--version"):
             there = os.path.lexists(args[0]) or os.path.lexists(f"{args[0]}.index")  # a TensorFlow checkpoint goes by its prefix
-            if not args[0].startswith("-") and not there and not Path(args[0]).suffix:
+            if not args[0].startswith("-") and not there and not Path(args[0]).suffix and "://" not in args[0]:
                 import difflib
 
                 close = difflib.get_close_matches(args[0], COMMANDS, n=1)
@@ -71,14 +72,14 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 
 
 @cli.command(short_help="Convert a checkpoint (the default command).")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=Location())
 @click.option(
     "--to",
     required=True,
     metavar="TARGET",
     help="A framework (torch, keras, paddle, …) or an implementation (timm, keras.applications, …).",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
+@click.option("-o", "--output", type=Location(), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
 @click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background.")
 @click.option("--add-background", is_flag=True, help="Add a first class that never wins.")
@@ -90,9 +91,9 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 @reading
 @as_json
 def convert(
-    source: Path,
+    source: str | Path,
     to: str,
-    output: Path | None,
+    output: str | Path | None,
     drop_background: bool,
     add_background: bool,
     no_verify: bool,
@@ -116,12 +117,12 @@ def convert(
     report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
     names = (str(source), report.output)
     _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
-    _write_reports(report, reports, names, [source, Path(report.output)])
+    _write_reports(report, reports, names, [source, report.output])
 
 
 @cli.command(short_help="Do two checkpoints compute the same function?")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path), required=False)
+@click.argument("a", type=Location())
+@click.argument("b", type=Location(), required=False)
 @click.option("--backend", metavar="NAME", help="Run A in this framework, or in this zoo's own class, instead of reading B.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision of the backend.  [default: float32]")
 @click.option("--sizes", metavar="N,N,…", help="Sizes of the probe images in pixels.  [default: 75,96,299]")
@@ -137,7 +138,14 @@ def convert(
 @reading
 @as_json
 def verify(
-    a: Path, b: Path | None, sizes: str | None, layers: str, reports: Sequence[Path], form: str, as_json: bool, **kwargs: Any
+    a: str | Path,
+    b: str | Path | None,
+    sizes: str | None,
+    layers: str,
+    reports: Sequence[Path],
+    form: str,
+    as_json: bool,
+    **kwargs: Any,
 ) -> None:
     """Compare A with B, or with a framework's run of A: names, shapes, values, activations layer by layer, logits.
 
@@ -165,14 +173,14 @@ def _annotations(report: Report, names: tuple[str, str], form: str) -> str:
     return "\n" + github.annotations(report, names)
 
 
-def _check_reports(paths: Sequence[Path], files: Sequence[Path]) -> None:
+def _check_reports(paths: Sequence[Path], files: Sequence[str | Path]) -> None:
     for path in dict.fromkeys(paths):
         from xconvert.reports import check  # 20 ms of import
 
         check(path, files)
 
 
-def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[Path]) -> None:
+def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[str | Path]) -> None:
     for path in dict.fromkeys(paths):
         from xconvert.reports import check, write
 
@@ -182,12 +190,12 @@ def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str]
 
 
 @cli.command(short_help="Which tensors of two checkpoints differ, and why?")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=Location())
+@click.argument("b", type=Location())
 @click.option("--all", "every", is_flag=True, help="List every tensor, also those that are bit-equal.")
 @reading
 @as_json
-def diff(a: Path, b: Path, every: bool, as_json: bool, **kwargs: Any) -> None:
+def diff(a: str | Path, b: str | Path, every: bool, as_json: bool, **kwargs: Any) -> None:
     """Compare A with B tensor by tensor, under the same names and axes whatever their frameworks and formats.
 
     It tells what folding and rounding explain from what nothing does. --from, --key and --set speak of A.
@@ -200,10 +208,10 @@ def diff(a: Path, b: Path, every: bool, as_json: bool, **kwargs: Any) -> None:
 
 
 @cli.command(short_help="What is in this file?")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Location())
 @reading
 @as_json
-def inspect(file: Path, as_json: bool, **kwargs: Any) -> None:
+def inspect(file: str | Path, as_json: bool, **kwargs: Any) -> None:
     """Show FILE's format, architecture, implementation and attributes, and where each was learned."""
     from xconvert import listing
 
