@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from xconvert.report import Report
@@ -24,14 +25,19 @@ BADGE = {"equal": "✓ equal", "different": "✗ different", "not verified": "no
 
 def document(report: Report, names: tuple[str, str]) -> str:
     """The whole page. Same report, same bytes."""
+    sections = [section for make in _sections.ALL if (section := make(report, names))]
+    state = _text.state(report).replace("not verified", "unverified")
+    return page(_title(report, names), state, [_head(report, names), *sections, _foot(report)])
+
+
+def page(title: str, state: str, parts: Sequence[str]) -> str:
+    """A page of ``parts``, in the colours of ``state``: ``equal``, ``different`` or ``unverified``; all are HTML already."""
     script = (FOLDER / "page.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    state = _text.state(report)
-    sections = [section for make in _sections.ALL if (section := make(report, names))]
     return "\n".join(
         [
             "<!doctype html>",
-            f'<html lang="en" class="{state.replace("not verified", "unverified")}">',
+            f'<html lang="en" class="{state}">',
             "<head>",
             '<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY.format(digest)}">',
@@ -39,14 +45,12 @@ def document(report: Report, names: tuple[str, str]) -> str:
             '<meta name="color-scheme" content="light dark">',
             '<meta name="referrer" content="no-referrer">',
             '<link rel="icon" href="data:,">',
-            f"<title>{_title(report, names)}</title>",
+            f"<title>{title}</title>",
             f"<style>\n{(FOLDER / 'page.css').read_text('utf-8')}</style>",
             "</head>",
             "<body>",
             "<main>",
-            _head(report, names),
-            *sections,
-            _foot(report),
+            *parts,
             "</main>",
             f"<script>{script}</script>",
             "</body>",
