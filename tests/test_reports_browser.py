@@ -92,6 +92,10 @@ class Page:
         """Open ``report`` at ``size``, anew."""
         path = (folder or self.folder) / "report.html"
         write(report, path, names)
+        return self.open(path, size, scheme, media)
+
+    def open(self, path: Path, size: tuple[int, int], scheme: str = "light", media: str = "screen") -> Page:
+        """Open the page at ``path``."""
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         width, height = size

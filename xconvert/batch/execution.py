@@ -72,7 +72,7 @@ def local(workers: int) -> Iterator[Pool]:
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[Pool]:
+def cluster(address: str, wait: float = 10) -> Iterator[Pool]:
     """The Dask cluster whose scheduler is at ``dask://host:port``: a call for each thread of its workers. What a worker that died
     was doing is done again by another.
 
@@ -86,7 +86,7 @@ def cluster(address: str) -> Iterator[Pool]:
     except ImportError:
         raise UsageError("`dask://` needs a package that is not installed", hints=["pip install 'xconvert[dask]'"]) from None
     try:
-        client = distributed.Client(f"tcp://{match[1]}", timeout="10s", set_as_default=False)
+        client = distributed.Client(f"tcp://{match[1]}", timeout=wait, set_as_default=False)
     except (OSError, TimeoutError) as error:
         hints = [f"start one: `dask scheduler --port {match[1].rpartition(':')[2]}`, and workers: `dask worker tcp://{match[1]}`"]
         raise UsageError(f"no Dask scheduler answers at `{match[1]}`", facts=[str(error)[:200]], hints=hints) from None

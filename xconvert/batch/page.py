@@ -55,7 +55,7 @@ def _verdict(told: Sequence[Mapping[str, Any]], good: int) -> str:
 
 def _body(row: Mapping[str, Any], where: Path) -> str:
     good = row["status"] == "verified"
-    name = code(row["name"]).replace("/", "/<wbr>")
+    name = f"<code><bdi>{text(row['name']).replace('/', '/<wbr>')}</bdi></code>"
     if "report" in row:
         link = quote(Path(os.path.relpath(row["report"], where.absolute().parent)).as_posix(), safe="/.")
         name = f'<a href="{link}">{name}</a>'
