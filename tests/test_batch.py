@@ -130,9 +130,12 @@ def test_what_is_finished_is_skipped_and_what_changed_is_done_again(zoo: Path, c
     code, again, err = run(capsys, *args, "--resume")
     assert (code, again) == (0, first) and err == "3 of 3 are finished already\n"
     assert {path: path.stat().st_mtime_ns for path in Path("converted/torch").iterdir()} == before
-    Path("converted/torch/keras.pth").write_bytes(b"damaged")  # an output, …
-    shutil.copy(FIXTURES / "keras.pth", "zoo/timm.pth")  # … a source, …
-    Path("converted/reports/torch/deeplab.pth.html").unlink()  # … and a page
+    Path("converted/torch/keras.pth").write_bytes(b"somebody's")
+    code, _, err = run(capsys, *args, "--resume")
+    assert code == 2 and "`converted/torch/keras.pth` has changed since" in err
+    Path("converted/torch/keras.pth").unlink()  # an output is gone, …
+    shutil.copy(FIXTURES / "keras.pth", "zoo/timm.pth")  # … a source is another, …
+    Path("converted/reports/torch/deeplab.pth.html").unlink()  # … and a page is gone
     code, _, err = run(capsys, *args, "--resume")
     assert code == 0 and err.count("verified") == 3 and "finished" not in err
     Path("converted/torch/new.pth").write_bytes(b"somebody's")

@@ -17,9 +17,10 @@ from xconvert.remote import is_url, split
 
 
 def in_the_way(jobs: Sequence[Job], state: State, resume: bool) -> list[str]:
-    """The outputs that are there and may not be replaced: all, or with ``resume`` those that are not the batch's own."""
-    found = [job for job in jobs if state.exists(job)]
-    return [f"`{state.output(job)}` exists" for job in found if not (resume and state.record(job))]
+    """The outputs that are there and may not be replaced: all, or with ``resume`` those that are not as the batch left them."""
+    found = [job for job in jobs if state.exists(job) and not (resume and state.owns(job))]
+    verb = {job.output: "has changed since" if resume and state.record(job).get("output") else "exists" for job in found}
+    return [f"`{state.output(job)}` {verb[job.output]}" for job in found]
 
 
 def run(

@@ -100,6 +100,20 @@ class State:
             return store.exists(output)
         return os.path.lexists(output) or os.path.lexists(f"{output}.index")
 
+    def owns(self, job: Job) -> bool:
+        """Whether what lies at the output of ``job`` is the batch's own: it was being written, or is as it was then."""
+        told = self.record(job)
+        return told.get("status") == "running" or (told.get("status") == "verified" and self._unchanged(job, told))
+
+    def _unchanged(self, job: Job, told: Mapping[str, Any]) -> bool:
+        output = self.output(job)
+        try:
+            if is_url(output):
+                return bool(told["output"]["identity"]) and store.identity_of(output) == told["output"]["identity"]
+            return bool(fingerprint(output) == told["output"]["sha256"])
+        except (XconvertError, OSError, KeyError, TypeError):
+            return False
+
     def finished(self, job: Job) -> bool:
         """Whether ``job`` need not be done again."""
         told = self.record(job)
@@ -107,14 +121,10 @@ class State:
             return False
         try:
             with fetched(job.source) as place:
-                if told.get("key") != key(job, fingerprint(place)):
-                    return False
-            output = self.output(job)
-            if is_url(output):
-                return bool(told["output"]["identity"]) and store.identity_of(output) == told["output"]["identity"]
-            return fingerprint(output) == told["output"]["sha256"] and self.page(job).is_file()
-        except (XconvertError, OSError, KeyError, TypeError):
+                same = told.get("key") == key(job, fingerprint(place))
+        except (XconvertError, OSError):
             return False
+        return same and self.page(job).is_file() and self._unchanged(job, told)
 
     def _file(self, job: Job) -> Path:
         return self.records / f"{job.output}.json"
