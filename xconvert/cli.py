@@ -20,6 +20,7 @@ import click
 
 from xconvert import __version__, supervision
 from xconvert.options import Location, as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
+from xconvert.progress import shown
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
@@ -114,7 +115,8 @@ def convert(
     if drop_background and add_background:
         raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
     kwargs["background"] = "drop" if drop_background else "add" if add_background else None
-    report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
+    with shown(sys.stderr):
+        report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
     names = (str(source), report.output)
     _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
     _write_reports(report, reports, names, [source, report.output])
@@ -157,7 +159,8 @@ def verify(
     if sizes:
         kwargs["sizes"] = read_sizes(sizes)
     _check_reports(reports, [a, *([b] if b else [])])
-    report = run(a, b, **read_settings(kwargs))
+    with shown(sys.stderr):
+        report = run(a, b, **read_settings(kwargs))
     names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
     told = render.verification(names, report, every=layers == "all")
     _print({**report.to_dict(), "names": names} if as_json else told + _annotations(report, names, form))
@@ -202,7 +205,8 @@ def diff(a: str | Path, b: str | Path, every: bool, as_json: bool, **kwargs: Any
     """
     from xconvert import difference
 
-    told = difference.diff(a, b, **read_settings(kwargs))
+    with shown(sys.stderr):
+        told = difference.diff(a, b, **read_settings(kwargs))
     _print(told if as_json else difference.diff_text(told, every))
     sys.exit(0 if told["explained"] else 1)
 
@@ -215,7 +219,8 @@ def inspect(file: str | Path, as_json: bool, **kwargs: Any) -> None:
     """Show FILE's format, architecture, implementation and attributes, and where each was learned."""
     from xconvert import listing
 
-    told = listing.inspect(file, **read_settings(kwargs))
+    with shown(sys.stderr):
+        told = listing.inspect(file, **read_settings(kwargs))
     _print(told if as_json else listing.inspect_text(told))
 
 

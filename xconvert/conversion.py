@@ -19,6 +19,7 @@ from xconvert.model import Checkpoint, Model
 from xconvert.naming import describe, named, native_names
 from xconvert.outputs import check_output, published
 from xconvert.probe import NATIVE, SIZES
+from xconvert.progress import tell
 from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile, with_background, without_background
 from xconvert.remote import name_of
 from xconvert.remote.outputs import delivering
@@ -97,6 +98,7 @@ def convert(
         _check_backend(backend, target, model)
     size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in plan.intended.weights.values())
     with published(target.path, target.format, check, size) as written:
+        tell("writing", 0.0)
         checkpoint = _write(plan, written, background)
         report = _report(plan)
         if verify:

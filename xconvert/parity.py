@@ -13,6 +13,7 @@ from xconvert.backends import forward, forward_each
 from xconvert.compare import EXACT, agreement, allowed_for, check_finite, compare, picture
 from xconvert.model import Array, Model
 from xconvert.probe import NATIVE, images
+from xconvert.progress import tell
 from xconvert.report import Activations, Agreement, LayerError, Trial
 
 SEEDS, BATCHES = 5, (1, 2)  # of the acceptance table, as PaddleClas asks for it: five seeds, two sizes of batch
@@ -80,6 +81,7 @@ def compare_networks(
     parted: Parted | None = None
     answers: dict[int, tuple[Array, Array, float]] = {}
     for size, batch, found in zip(sizes, probes, other(probes, "all"), strict=True):
+        tell("comparing", len(answers) / len(sizes))
         ours = forward(reference, batch, dtype="float64", taps="all")
         check_finite(reference, ours)
         rounded = forward(reference, batch, dtype="float32", taps="all") if calibrated else None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
 from xconvert.batch import Job
+from xconvert.progress import bar, is_terminal
 from xconvert.render import clean
 
-_WIDTH = 30
 _EVERY = 0.2  # seconds
 
 
@@ -22,10 +24,10 @@ class Progress:
 
     def __init__(self, stream: TextIO, bars: bool | None = None) -> None:
         self._stream = stream
-        self._bars = stream.isatty() and os.environ.get("TERM") != "dumb" if bars is None else bars
+        self._bars = is_terminal(stream) if bars is None else bars
         self._colour = self._bars and not os.environ.get("NO_COLOR")
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._running: dict[str, tuple[str, float]] = {}
+        self._running: dict[str, tuple[str, float, Path]] = {}
         self._total = self._done = self._before = self._failed = self._lines = 0
         self._began = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -40,15 +42,15 @@ class Progress:
             self._thread = threading.Thread(target=self._keep_drawing, daemon=True)
             self._thread.start()
 
-    def start(self, job: Job) -> None:
-        """``job`` goes to a worker."""
+    def start(self, job: Job, file: Path) -> None:
+        """``job`` goes to a worker, which writes to ``file`` how far it is."""
         with self._lock:
-            self._running[job.output] = (f"{clean(job.name)} → {job.to}", time.monotonic())
+            self._running[job.output] = (f"{clean(job.name)} → {job.to}", time.monotonic(), file)
 
     def end(self, job: Job, record: dict[str, Any]) -> None:
         """``job`` came back."""
         with self._lock:
-            told, since = self._running.pop(job.output)
+            told, since, _ = self._running.pop(job.output)
             self._done += 1
             self._failed += record["status"] != "verified"
         status = record["status"]
@@ -90,15 +92,22 @@ class Progress:
     def lines(self) -> list[str]:
         """The bar of all, and a line for each file that is being converted, none wider than the terminal."""
         columns = shutil.get_terminal_size().columns - 1
-        full = _WIDTH * self._done // max(1, self._total)
         left = ""
         if self._done > self._before:
             seconds = (time.monotonic() - self._began) / (self._done - self._before) * (self._total - self._done)
             left = f", about {_time(seconds)} left"
         failed = f", {self._failed} failed" if self._failed else ""
-        bar = f"[{'#' * full}{'.' * (_WIDTH - full)}] {self._done}/{self._total}{failed}{left}"
-        files = [f"  {told}  {_time(time.monotonic() - since)}" for told, since in self._running.values()]
-        return [line[:columns] for line in (bar, *files)]
+        whole = f"{bar(self._done / max(1, self._total))} {self._done}/{self._total}{failed}{left}"
+        files = [_file(*running) for running in self._running.values()]
+        return [line[:columns] for line in (whole, *files)]
+
+
+def _file(told: str, since: float, file: Path) -> str:
+    share, what = 0.0, "starting"
+    with contextlib.suppress(OSError, ValueError):  # it is being written, or lies on another machine
+        text, what = file.read_text("utf-8").split(" ", 1)
+        share = float(text)
+    return f"{bar(share)} {told}  {clean(what)}  {_time(time.monotonic() - since)}"
 
 
 def _time(seconds: float) -> str:

@@ -50,14 +50,15 @@ def run(
     def tasks() -> Iterator[str]:
         for job in pending:
             state.started(job)
-            progress.start(job)
-            yield json.dumps(task(job, state.output(job), environment or {}))
+            progress.start(job, state.progress(job))
+            yield json.dumps(task(job, state, environment or {}))
 
     try:
         for number, result in map_entries(pool, worker.perform, tasks(), lambda: keep_going or not failed):
             job = pending[number]
             record = _checked(result, job, unreachable or {})
             state.ended(job, record)
+            state.progress(job).unlink(missing_ok=True)
             told[job.output] = state.record(job)
             if record["status"] != "verified":
                 failed.append(job)
@@ -70,13 +71,14 @@ def run(
     return told
 
 
-def task(job: Job, output: str, environment: Mapping[str, str]) -> dict[str, Any]:
+def task(job: Job, state: State, environment: Mapping[str, str]) -> dict[str, Any]:
     """What a worker is asked to do."""
+    output, progress = state.output(job), str(state.progress(job).absolute())
     source = job.source if is_url(job.source) else str(Path(job.source).absolute())
     there = output if is_url(output) else str(Path(output).absolute())
     shown = split(job.source)[0] if is_url(job.source) else job.source
     asked = {"source": source, "output": there, "to": job.to, "options": dict(job.options), "sha256": job.sha256}
-    return {**asked, "shown": shown, "environment": dict(environment)}
+    return {**asked, "shown": shown, "environment": dict(environment), "progress": progress}
 
 
 def _checked(result: str | Lost, job: Job, unreachable: Mapping[str, str]) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class State:
         """Where the page of ``job`` lies."""
         return self.pages / f"{job.output}.html"
 
+    def progress(self, job: Job) -> Path:
+        """Where the worker that has ``job`` writes how far it is."""
+        return self.records / f"{job.output}.progress"
+
     def record(self, job: Job) -> dict[str, Any]:
         """What is known of ``job``; empty where nothing is, or it cannot be read."""
         with suppress(OSError, ValueError):

@@ -15,11 +15,13 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xconvert import __version__, supervision
 from xconvert.errors import UnreadableError, XconvertError
+from xconvert.progress import heard
 
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
@@ -153,13 +155,20 @@ def _wide(layer: Any, weights: Mapping[str, Any]) -> Any:
     return replace(layer, width=weights[f"{layer.name}.weight"].shape[-1]) if layer.width else layer
 
 
+def _write(file: Path, what: str, share: float) -> None:
+    with contextlib.suppress(OSError):  # on another machine there may be no such folder
+        file.write_text(f"{share:.3f} {what}", "utf-8")
+
+
 def main() -> None:
     """Read one line, do what it says, and print the answer."""
     task = json.loads(sys.stdin.readline())
     if os.name == "posix":
         supervision.attended(sys.stdin.fileno())
-    told = json.dumps(answer(task), ensure_ascii=False, allow_nan=False, default=str)
-    sys.stdout.write(told)
+    with heard(partial(_write, Path(task["progress"]))):
+        told = answer(task)
+    text = json.dumps(told, ensure_ascii=False, allow_nan=False, default=str)
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from xconvert import formats
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._limits import parse_memory, told
+from xconvert.progress import tell
 from xconvert.remote import name_of, split
 from xconvert.remote.store import Stored, UnreachableError, found, opened, stored, telling
 
@@ -271,3 +272,4 @@ def _stream(fs: Any, file: Stored, path: Path, take: Callable[[int], None]) -> N
             while piece := source.read(_PIECE):
                 take(len(piece))
                 target.write(piece)
+                tell(f"fetching {file.name}", target.tell() / file.size if file.size else 0.0)

@@ -46,7 +46,7 @@ def opened(url: str) -> tuple[Any, str]:
     protocol = url.partition("://")[0].lower()
     try:
         fsspec = importlib.import_module("fsspec")
-        options = {"client_kwargs": {"trust_env": True}} if protocol in ("http", "https") else {}  # proxies, as curl has them
+        options = {"client_kwargs": _http()} if protocol in ("http", "https") else {}
         fs, path = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
         return fs, str(path)
     except ImportError:
@@ -56,6 +56,12 @@ def opened(url: str) -> tuple[Any, str]:
         raise UsageError(f"`{protocol}://` needs a package that is not installed", hints=hints) from None
     except ValueError as error:
         raise UsageError(f"`{protocol}://` is no kind of URL that is known", facts=[str(error)]) from None
+
+
+def _http() -> dict[str, Any]:
+    """Proxies as curl has them; and as long as it takes while anything comes, where aiohttp would stop after five minutes."""
+    aiohttp = importlib.import_module("aiohttp")
+    return {"trust_env": True, "timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}
 
 
 @contextmanager
