@@ -147,6 +147,25 @@ def test_what_is_finished_is_skipped_and_what_changed_is_done_again(zoo: Path, c
     assert run(capsys, *args, "--force")[2].count("  verified") == 4
 
 
+def test_checkpoints_of_several_files_and_folders_are_resumed_too(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("zoo.toml").write_text(
+        '[[entry]]\nsource = "zoo/timm.pth"\nto = "timm"\nlayout = "hub"\noutput = "hub/{name}"\n'
+        '[[entry]]\nsource = "zoo/keras.h5"\nto = ["tensorflow", "mindspore"]\nverify_with = ["numpy"]\n'
+    )
+    assert run(capsys, "batch", "zoo.toml")[0] == 0
+    names = ["hub/timm/config.json", "hub/timm/model.safetensors", "mindspore/keras.ckpt"]
+    assert sorted(files(Path("converted"))) == [
+        *names,
+        "tensorflow/keras.ckpt.data-00000-of-00001",
+        "tensorflow/keras.ckpt.index",
+    ]
+    assert run(capsys, "batch", "zoo.toml", "--resume")[2] == "3 of 3 are finished already\n"
+    code, _, err = run(capsys, "batch", "zoo.toml")
+    assert code == 2 and "3 of 3 outputs cannot be written" in err
+    assert run(capsys, "batch", "converted/hub", "--to", "torch", "-o", "again")[0] == 0  # a folder of folders of the Hub
+    assert list(files(Path("again"))) == ["torch/timm.pth"]
+
+
 def test_other_options_are_another_conversion(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "batch", "zoo", "--to", "cadene", "--keep-going")[0] == 1
     code, _, err = run(capsys, "batch", "zoo", "--to", "cadene", "--keep-going", "--accept", "pool_padding", "--resume")

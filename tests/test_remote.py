@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -43,6 +46,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def forget() -> None:
+    """Let s3fs read the environment again."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
 @pytest.fixture
 def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The object store as s3fs sees it, with a bucket called ``zoo``."""
@@ -53,10 +61,12 @@ def bucket(store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         "DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
+    forget()
     fs = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
     fs.makedirs("zoo", exist_ok=True)
     yield fs
     fs.rm("zoo", recursive=True)
+    forget()
 
 
 def sha256(path: Path) -> str:
@@ -221,6 +231,7 @@ def test_a_copy_that_the_store_cannot_confirm_is_offered_with_its_checksum(bucke
     cache.copy_of("s3://zoo/x.pth")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    forget()
     with pytest.raises(XconvertError, match="cannot be reached") as told:
         cache.copy_of("s3://zoo/x.pth")
     url = told.value.hints[0].split("`")[1]
@@ -238,3 +249,39 @@ def test_names_and_urls() -> None:
     assert remote.is_url("s3://a/b") and remote.is_url("https://a/b") and not remote.is_url("C:/x") and not remote.is_url("a/b")
     assert remote.name_of("https://a/b/c.h5?x=1#sha256=12345678") == Path("c.h5")
     assert remote.split("s3://a#sha256=" + "a" * 64) == ("s3://a", "sha256", "a" * 64)
+
+
+class Hostile(BaseHTTPRequestHandler):
+    """A server that promises more than comes, or sends without end."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        if "short" in self.path:
+            self.send_header("Content-Length", "100000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(b"x" * 1000)
+            while "endless" in self.path:
+                self.wfile.write(b"x" * 100_000)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_server_that_lies_fills_no_disk(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XCONVERT_MAX_DOWNLOAD", "5M")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(XconvertError, match="is larger than 5 MiB"):
+            cache.copy_of(f"{address}/endless.pth")
+        with pytest.raises(XconvertError, match=r"cannot be read|broke off"):
+            cache.copy_of(f"{address}/short.pth")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert sum(file.stat().st_size for file in own_cache.rglob("*")) < 7 << 20

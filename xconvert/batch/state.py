@@ -41,17 +41,18 @@ class State:
         """While no other batch works in this folder; raises ``UsageError`` where one does."""
         try:
             self.records.mkdir(parents=True, exist_ok=True)
-            with (self.records / "lock").open("w") as lock:
-                if fcntl:
-                    try:
-                        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        raise UsageError(
-                            f"another batch works in `{self.folder}`", hints=["wait, or name another folder"]
-                        ) from None
-                yield
+            lock = (self.records / "lock").open("w")
         except OSError as error:
             raise UsageError(f"`{self.folder}` cannot be written: {error.strerror}") from None
+        with lock:
+            try:
+                if fcntl:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"another batch works in `{self.folder}`", hints=["wait, or name another folder"]) from None
+            except OSError:  # a file system without locks
+                pass
+            yield
 
     def output(self, job: Job) -> str:
         """Where the output of ``job`` goes."""

@@ -47,7 +47,7 @@ def opened(url: str) -> tuple[Any, str]:
     try:
         fsspec = importlib.import_module("fsspec")
         options = {"client_kwargs": _http()} if protocol in ("http", "https") else {}
-        fs, path = fsspec.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
+        fs, path = fsspec.url_to_fs(url, use_listings_cache=False, **options)
         return fs, str(path)
     except ImportError:
         hints = ["pip install 'xconvert[remote]'"]
