@@ -72,6 +72,7 @@ $(VENV)/frameworks: $(VENV)/test
 	$(PIP) torch
 	$(PIP) tensorflow-cpu keras paddlepaddle onnx onnxruntime \
 		regex tokenizers kagglehub huggingface_hub pyyaml pillow munch tqdm opencv-python-headless
+	$(PIP) -e '.[remote,dask]' 'moto[server]'
 	$(PIP) --no-deps timm torchvision keras-hub pretrainedmodels tf_keras paddleclas
 	@touch $@
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xconvert import __version__, supervision
-from xconvert.options import as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
+from xconvert.options import Location, as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
+from xconvert.progress import shown
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 gc.set_threshold(100_000)  # a program that runs for seconds: looking for cycles among what is imported takes a tenth of its time
 # Those that are not below are in `commands/`.
-COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list", "predict", "evaluate")
+COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list", "batch", "catalog", "predict", "evaluate")
 
 
 class DefaultToConvert(click.Group):
@@ -37,7 +38,7 @@ class DefaultToConvert(click.Group):
         """Put ``convert`` in front of a file name, or of an option that is not the group's own."""
         if args and args[0] not in COMMANDS and args[0] not in ("--help", "-h", "--version"):
             there = os.path.lexists(args[0]) or os.path.lexists(f"{args[0]}.index")  # a TensorFlow checkpoint goes by its prefix
-            if not args[0].startswith("-") and not there and not Path(args[0]).suffix:
+            if not args[0].startswith("-") and not there and not Path(args[0]).suffix and "://" not in args[0]:
                 import difflib
 
                 close = difflib.get_close_matches(args[0], COMMANDS, n=1)
@@ -74,14 +75,14 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 
 
 @cli.command(short_help="Convert a checkpoint (the default command).")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=Location())
 @click.option(
     "--to",
     required=True,
     metavar="TARGET",
     help="A framework (torch, keras, paddle, …) or an implementation (timm, keras.applications, …).",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
+@click.option("-o", "--output", type=Location(), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
 @click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background.")
 @click.option("--add-background", is_flag=True, help="Add a first class that never wins.")
@@ -93,9 +94,9 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 @reading
 @as_json
 def convert(
-    source: Path,
+    source: str | Path,
     to: str,
-    output: Path | None,
+    output: str | Path | None,
     drop_background: bool,
     add_background: bool,
     no_verify: bool,
@@ -116,15 +117,16 @@ def convert(
     if drop_background and add_background:
         raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
     kwargs["background"] = "drop" if drop_background else "add" if add_background else None
-    report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
+    with shown(sys.stderr):
+        report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
     names = (str(source), report.output)
     show({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
-    _write_reports(report, reports, names, [source, Path(report.output)])
+    _write_reports(report, reports, names, [source, report.output])
 
 
 @cli.command(short_help="Do two checkpoints compute the same function?")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path), required=False)
+@click.argument("a", type=Location())
+@click.argument("b", type=Location(), required=False)
 @click.option("--backend", metavar="NAME", help="Run A in this framework, or in this zoo's own class, instead of reading B.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Precision of the backend.  [default: float32]")
 @click.option("--sizes", metavar="N,N,…", help="Sizes of the probe images in pixels.  [default: 75,96,299]")
@@ -140,7 +142,14 @@ def convert(
 @reading
 @as_json
 def verify(
-    a: Path, b: Path | None, sizes: str | None, layers: str, reports: Sequence[Path], form: str, as_json: bool, **kwargs: Any
+    a: str | Path,
+    b: str | Path | None,
+    sizes: str | None,
+    layers: str,
+    reports: Sequence[Path],
+    form: str,
+    as_json: bool,
+    **kwargs: Any,
 ) -> None:
     """Compare A with B, or with a framework's run of A: names, shapes, values, activations layer by layer, logits.
 
@@ -152,7 +161,8 @@ def verify(
     if sizes:
         kwargs["sizes"] = read_sizes(sizes)
     _check_reports(reports, [a, *([b] if b else [])])
-    report = run(a, b, **read_settings(kwargs))
+    with shown(sys.stderr):
+        report = run(a, b, **read_settings(kwargs))
     names = (str(a), str(b) if b else f"{a} run by {kwargs['backend']}")
     told = render.verification(names, report, every=layers == "all")
     show({**report.to_dict(), "names": names} if as_json else told + _annotations(report, names, form))
@@ -168,14 +178,14 @@ def _annotations(report: Report, names: tuple[str, str], form: str) -> str:
     return "\n" + github.annotations(report, names)
 
 
-def _check_reports(paths: Sequence[Path], files: Sequence[Path]) -> None:
+def _check_reports(paths: Sequence[Path], files: Sequence[str | Path]) -> None:
     for path in dict.fromkeys(paths):
         from xconvert.reports import check  # 20 ms of import
 
         check(path, files)
 
 
-def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[Path]) -> None:
+def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str], files: Sequence[str | Path]) -> None:
     for path in dict.fromkeys(paths):
         from xconvert import render
         from xconvert.reports import check, write
@@ -186,32 +196,34 @@ def _write_reports(report: Report, paths: Sequence[Path], names: tuple[str, str]
 
 
 @cli.command(short_help="Which tensors of two checkpoints differ, and why?")
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=Location())
+@click.argument("b", type=Location())
 @click.option("--all", "every", is_flag=True, help="List every tensor, also those that are bit-equal.")
 @reading
 @as_json
-def diff(a: Path, b: Path, every: bool, as_json: bool, **kwargs: Any) -> None:
+def diff(a: str | Path, b: str | Path, every: bool, as_json: bool, **kwargs: Any) -> None:
     """Compare A with B tensor by tensor, under the same names and axes whatever their frameworks and formats.
 
     It tells what folding and rounding explain from what nothing does. --from, --key and --set speak of A.
     """
     from xconvert import difference
 
-    told = difference.diff(a, b, **read_settings(kwargs))
+    with shown(sys.stderr):
+        told = difference.diff(a, b, **read_settings(kwargs))
     show(told if as_json else difference.diff_text(told, every))
     sys.exit(0 if told["explained"] else 1)
 
 
 @cli.command(short_help="What is in this file?")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=Location())
 @reading
 @as_json
-def inspect(file: Path, as_json: bool, **kwargs: Any) -> None:
+def inspect(file: str | Path, as_json: bool, **kwargs: Any) -> None:
     """Show FILE's format, architecture, implementation and attributes, and where each was learned."""
     from xconvert import listing
 
-    told = listing.inspect(file, **read_settings(kwargs))
+    with shown(sys.stderr):
+        told = listing.inspect(file, **read_settings(kwargs))
     show(told if as_json else listing.inspect_text(told))
 
 

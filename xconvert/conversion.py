@@ -19,7 +19,10 @@ from xconvert.model import Checkpoint, Model
 from xconvert.naming import describe, named, native_names
 from xconvert.outputs import check_output, published
 from xconvert.probe import NATIVE, SIZES
+from xconvert.progress import tell
 from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile, with_background, without_background
+from xconvert.remote import name_of
+from xconvert.remote.outputs import delivering
 from xconvert.report import Check, Diagnosis, Report
 
 if TYPE_CHECKING:
@@ -52,6 +55,7 @@ class Plan(NamedTuple):
     target: Target
 
 
+@delivering
 def convert(
     source: str | Path,
     output: str | Path | None = None,
@@ -74,7 +78,7 @@ def convert(
     ``background``: leave out the first class (``"drop"``), or add one that never wins (``"add"``). ``layout``: a format
     that no suffix chooses (``"hub"``).
     ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options`` are those of
-    ``load``.
+    ``load``. Source and output may be URLs; what goes to one is verified before.
 
     Raises ``RefusedError`` when the target computes something else, ``VerificationError`` when the result does not
     compute what it must, and the other subclasses of ``XconvertError`` for what cannot be read or written. In each
@@ -84,15 +88,17 @@ def convert(
     known = library(*(Path(folder) for folder in mappings))
     if background:
         model = {"drop": without_background, "add": with_background}[background](model)
-    target = resolve(to, model, known, Path(source), Path(output) if output else None, layout)
+    target = resolve(to, model, known, name_of(source), Path(output) if output else None, layout)
     _check_names(model, accept, verify_with)
     plan = _planned(model, target, accept)
-    check = partial(check_output, Path(source), target.path, target.format, force)
+    assert model.origin  # noqa: S101  (it was read from a file)
+    check = partial(check_output, Path(model.origin.place), target.path, target.format, force)
     check()
     for backend in verify_with:
         _check_backend(backend, target, model)
     size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in plan.intended.weights.values())
     with published(target.path, target.format, check, size) as written:
+        tell("writing", 0.0)
         checkpoint = _write(plan, written, background)
         report = _report(plan)
         if verify:
@@ -154,20 +160,20 @@ def resolve(to: str, model: Model, known: Library, source: Path, output: Path | 
     if not suffix:
         raise UsageError(f"`{to}` is only read", hints=["name a zoo or a framework"])
     if layout:
-        path = output or source.with_name(_stem(source.name))
+        path = output or source.with_name(stem(source.name))
         target_format = formats.of_layout(layout)
         if framework:  # whoever opens the folder builds the zoo's class, which computes what it computes
             hint = f"`--to {framework.default[0]}` writes one" if framework.default else f"leave `--layout {layout}` away"
             raise UsageError(f"a `{layout}` folder is for a zoo's own class, not for {to} at large", hints=[hint])
     else:
-        customary = _stem(source.name) + suffix
+        customary = stem(source.name) + suffix
         path = output / customary if output and _is_folder(output) else output or source.with_name(customary)
         target_format = formats.format_for_writing(path, own.family)
     if target_format.dialects and own.family not in target_format.dialects:
         kinds = " or ".join(dict.fromkeys(known.framework(family).name for family in target_format.dialects))
         raise UsageError(
             f"a `{target_format.name}` file holds {kinds} names, not those of {known.framework(own.family).name}",
-            hints=[f"name the output `{_stem(path.name)}{suffix}`, or give it another suffix"],
+            hints=[f"name the output `{stem(path.name)}{suffix}`, or give it another suffix"],
         )
     dialect = known.dialects[target_format.dialects.get(own.family, own.name)]
     kept = framework is not None  # a framework has no attributes of its own but what is customary and can be folded
@@ -182,7 +188,8 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
+    """The name of a checkpoint without what says its format: what a converted one is called, with another suffix."""
     endings = sorted((s for f in formats.formats().values() for s in f.suffixes), key=len, reverse=True)
     name = name.removesuffix(".index")  # of a TensorFlow checkpoint, which goes by its prefix
     ending = next((s for s in endings if name.lower().endswith(s) and len(name) > len(s)), Path(name).suffix)

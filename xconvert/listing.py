@@ -15,7 +15,7 @@ from xconvert.mappings import dialects, examine, library
 from xconvert.naming import describe
 
 
-def inspect(path: Path, **options: Any) -> dict[str, Any]:
+def inspect(path: str | Path, **options: Any) -> dict[str, Any]:
     """What is in a checkpoint, and where each attribute was learned; ``options`` are those of ``load``."""
     model = load(path, **options)
     assert model.origin  # noqa: S101  (it was read from a file)

@@ -23,6 +23,7 @@ from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify
 from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
 from xconvert.provenance import changed_since, fingerprint, read_record, record_of
+from xconvert.remote import fetched
 
 MAX_CHANNELS = 256  # of images; hyperspectral ones have 224
 MAX_WIDER = 8  # times as many filters as published, in any layer
@@ -51,10 +52,12 @@ def load(
     ``mappings``: folders of further mapping files. Weights are read when asked for. ``max_memory``: the bytes that the file may
     ask for beyond what it holds, by default 256 MiB and 4 times its size. ``verify_checksums``: also those that no other
     program looks at, of zip members and of xconvert's own record. ``isolate``: parse the file in a process of its own.
+    ``path`` may be a URL, with its checksum as ``#sha256=…``; see ``xconvert.remote``.
     Raises the subclasses of ``XconvertError``, each saying what was found.
     """
     limits = Limits(max_memory, verify_checksums, isolate)
-    checkpoint = formats.read(Path(path), key, ema, limits)
+    with fetched(path) as place:
+        checkpoint = formats.read(place, key, ema, limits)
     model = interpret(
         checkpoint, str(path), implementation=implementation, ema=ema, settings=settings, ignore=ignore, mappings=mappings
     )
@@ -66,7 +69,8 @@ def load(
             hints=["leave `--verify-checksums` away if it was trained since"],
         )
     notes = (*model.notes, *_impossible(model, every=verify_checksums))
-    return replace(model, notes=notes, origin=Origin(str(path), checkpoint, record, cache(partial(fingerprint, path))))
+    origin = Origin(str(path), checkpoint, record, cache(partial(fingerprint, place)), str(place))
+    return replace(model, notes=notes, origin=origin)
 
 
 def _impossible(model: Model, every: bool) -> Iterator[str]:

@@ -155,13 +155,15 @@ class Attribute(NamedTuple):
 
 class Origin(NamedTuple):
     """Where a model was read: ``path`` as the user gave it, the ``checkpoint`` as the format gave it, and in ``record`` what
-    xconvert wrote into the file, if it did. ``sha256`` computes the fingerprint of the files.
+    xconvert wrote into the file, if it did. ``sha256`` computes the fingerprint of the files. ``place``: where they are, if
+    ``path`` is a URL.
     """
 
     path: str
     checkpoint: Checkpoint
     record: Mapping[str, Any]
     sha256: Callable[[], str]
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

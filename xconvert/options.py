@@ -15,6 +15,19 @@ def options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda function: reduce(lambda inner, wrap: wrap(inner), reversed(decorators), function)
 
 
+class Location(click.Path):
+    """A file on this machine, as a ``Path``, or a URL, as it is: a path would fold its slashes."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Whichever it is."""
+        from xconvert.remote import is_url
+
+        return value if is_url(value) else super().convert(value, param, ctx)
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 mapping_folders = click.option(
     "--mappings", multiple=True, metavar="DIR", type=click.Path(path_type=Path), help="Also use the mapping files in this folder."

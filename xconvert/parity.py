@@ -16,6 +16,7 @@ from xconvert.compare import EXACT, agreement, allowed_for, compare_layer, fallb
 from xconvert.errors import VerificationError
 from xconvert.model import Array, Model
 from xconvert.probe import NATIVE, images
+from xconvert.progress import tell
 from xconvert.report import Activations, Agreement, LayerError, Trial
 
 SEEDS, BATCHES = 5, (1, 2)  # of the acceptance table, as PaddleClas asks for it: five seeds, two sizes of batch
@@ -105,7 +106,7 @@ def compare_networks(
     with walking() as start:
         for together, sides in _sides(other, probes, start):
             sets = _Sets(reference, together, sides, calibrated, start)
-            new = [error for name in order for error in sets.compared(name, tolerance)]
+            new = [error for name in _watched([*order]) for error in sets.compared(name, tolerance)]
             answers.update(sets.answers)
             for size, side in zip(together, sides, strict=True):
                 first, before = _first(_of(size, new)), _first(_of(parting[0], errors)) if parting else None
@@ -115,6 +116,12 @@ def compare_networks(
     agreed = tuple(agreement(size, *both) for size, both in answers.items()) if reference.head else ()
     parted = _parted(reference, other, parting, probes, errors, answers) if parting else None
     return Parity(tuple(sorted(errors, key=lambda error: order[error.name])), agreed, parted)
+
+
+def _watched(names: Sequence[str]) -> Iterator[str]:
+    for done, name in enumerate(names):
+        tell("comparing", done / len(names))
+        yield name
 
 
 def _sides(other: Other, probes: Mapping[int, Array], start: Start) -> Iterator[tuple[dict[int, Array], Sequence[Shown | Walk]]]:

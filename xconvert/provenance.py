@@ -195,13 +195,13 @@ def _literal(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
 
 
-def fingerprint(path: str | Path) -> str:
-    """The sha256 of the checkpoint ``path``: of its bytes, or of ``files_of`` one after another in the order of their names, as
-    ``cat FILES | sha256sum`` gives it. Raises ``UnreadableError`` for what cannot be read.
+def fingerprint(path: str | Path, algorithm: str = "sha256") -> str:
+    """The sha256, or another digest, of the checkpoint ``path``: of its bytes, or of ``files_of`` one after another in the order
+    of their names, as ``cat FILES | sha256sum`` gives it. Raises ``UnreadableError`` for what cannot be read.
     """
     import hashlib
 
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     for file in files_of(Path(path)):
         with opened(file) as source:  # read, not mapped: mapped pages count as this process's memory
             room = memoryview(bytearray(_ROOM))
@@ -292,7 +292,8 @@ def _side(side: Model | str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     sha256 = origin.sha256() if origin else fingerprint(path)
-    told = {"file": str(path), "sha256": sha256, "bytes": sum(file.stat().st_size for file in files_of(Path(path)))}
+    place = Path(origin.place or path) if origin else Path(path)
+    told = {"file": str(path), "sha256": sha256, "bytes": sum(file.stat().st_size for file in files_of(place))}
     return {**told, **({"record": dict(origin.record)} if origin and origin.record else {})}
 
 

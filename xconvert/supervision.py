@@ -48,7 +48,12 @@ def supervised(arguments: Sequence[str]) -> XconvertError | None:
     """Fork. None in the child, which goes on; the parent exits with the exit code of the child, and where a signal ended that it
     returns the error to tell. None without a fork where there is none, and for what only prints what xconvert knows.
     """
-    if os.name != "posix" or not arguments or arguments[0] in ("list", "check") or {"-h", "--help", "--version"} & set(arguments):
+    if (
+        os.name != "posix"
+        or not arguments
+        or arguments[0] in ("list", "check", "catalog")
+        or {"-h", "--help", "--version"} & set(arguments)
+    ):
         return None
     told, telling = os.pipe()
     alive, living = os.pipe()  # nothing is written to it: it ends with the parent
@@ -70,7 +75,7 @@ def supervised(arguments: Sequence[str]) -> XconvertError | None:
         _clean(pipe.read())
     if code >= 0 or -code in ENDING:
         os._exit(code if code >= 0 else 128 - code)
-    return _told_of(-code, arguments)
+    return told_of(-code, arguments)
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
@@ -101,6 +106,12 @@ def _end() -> Callable[[int, FrameType | None], None]:
     return end
 
 
+def attended(alive: int) -> None:
+    """In a worker: end, tidily, when told to or with the process that has the other end of the pipe ``alive``."""
+    _handle(_end())
+    _follow(alive)
+
+
 def _follow(alive: int) -> None:
     """End with the parent, however that ends: then the kernel closes the other end of ``alive``, and sends SIGTERM."""
     import fcntl
@@ -123,7 +134,7 @@ def _clean(told: bytes) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _told_of(number: int, arguments: Sequence[str]) -> XconvertError:
+def told_of(number: int, arguments: Sequence[str]) -> XconvertError:
     """What to say of a child that signal ``number`` ended; nothing of SIGPIPE, which ends this process as quietly."""
     name = next((known.name for known in signal.Signals if known == number), f"signal {number}")
     if name == "SIGPIPE":

@@ -30,10 +30,12 @@ from xconvert.formats._bundle_files import VERSION, files, header, shard_name
 from xconvert.formats._crc32c import checksum
 from xconvert.formats._limits import Limits
 from xconvert.formats._maps import mapped
-from xconvert.formats._protobuf import block, encoded, fixed32, message, number, parts, signed, varint, whole
+from xconvert.formats._protobuf import Field, block, encoded, fixed32, message, number, parts, signed, varint, whole
 from xconvert.formats._slices import Extents, extents, key, size_of, whole_tensor, within
 from xconvert.formats._sstable import MAGIC, entries, parsing, table
 from xconvert.model import Array, Tensor
+
+MAX_SHARDS = 1000  # that are looked for; DeepLab's checkpoints have one
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 RECORD = "xconvert"  # the texts under this name and below it are our metadata
@@ -111,16 +113,33 @@ def open_bundle(path: Path, data: mmap.mmap, limits: Limits) -> Bundle:
     """
     with parsing(path):
         rows = entries(path, data, budget=limits.budget(path, len(data)))
-        first, header = next(rows, (b"", memoryview(b"")))
-        if first != b"" or not header:
-            raise ValueError("its index has no header")
-        head = message(header)
+        head = _head(rows)
         count, big = whole(head, 1), whole(head, 2)
         if big > 1 or any(whole(message(version), 2) > VERSION for version in parts(head, 3)):
             raise ValueError("its index is of a version that is not known")
         listed = {name: _entry(path, name, value) for name, value in rows}
         shards = _shards(path, listed, count, ">" if big else "<")
         return _contents(path, listed, shards)
+
+
+def _head(rows: Iterator[tuple[bytes, memoryview]]) -> dict[int, list[Field]]:
+    """The BundleHeaderProto that comes before the entries ``rows``; raises ``ValueError``."""
+    first, header = next(rows, (b"", memoryview(b"")))
+    if first != b"" or not header:
+        raise ValueError("its index has no header")
+    return message(header)
+
+
+def shard_names(path: Path) -> list[str]:
+    """The names of the shards of which the index ``path`` tells, whether they are there or not; none for a file that is no
+    index. Raises ``UnreadableError`` for a damaged one.
+    """
+    data = mapped(path)
+    if kind(data) not in ("v2", "objects"):
+        return []
+    with parsing(path):
+        count = min(whole(_head(entries(path, data)), 1), MAX_SHARDS)
+    return [shard_name(path, shard, count).name for shard in range(count)]
 
 
 def _entry(path: Path, name: bytes, value: memoryview) -> _Entry:

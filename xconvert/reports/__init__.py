@@ -45,7 +45,7 @@ KINDS = {
 }
 
 
-def check(path: Path, checkpoints: Sequence[Path] = (), suffixes: Collection[str] = SUFFIXES.keys()) -> None:
+def check(path: Path, checkpoints: Sequence[str | Path] = (), suffixes: Collection[str] = SUFFIXES.keys()) -> None:
     """Raise ``UsageError`` where no report can be written to ``path``: a suffix that is none of ``suffixes``, a folder, a file in
     a folder that does not exist or takes none, or one of the files of ``checkpoints``.
     """
@@ -59,7 +59,7 @@ def check(path: Path, checkpoints: Sequence[Path] = (), suffixes: Collection[str
             raise UsageError(f"`{path}` is a folder", hints=["name a file in it"])
         if not path.parent.is_dir():
             raise UsageError(f"there is no folder `{path.parent}`", hints=[f"make it first: `mkdir -p {path.parent}`"])
-        if path.exists() and any(path.samefile(file) for checkpoint in checkpoints for file in _files_of(checkpoint)):
+        if path.exists() and any(path.samefile(file) for checkpoint in checkpoints for file in _files_of(Path(checkpoint))):
             raise UsageError(f"`{path}` is a part of a checkpoint", hints=["name another file for the report"])
         with tempfile.TemporaryFile(dir=path.parent):
             pass

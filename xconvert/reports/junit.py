@@ -4,7 +4,7 @@ asked for one for training and one for the acceptance table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
@@ -39,6 +39,23 @@ def document(report: Report, names: tuple[str, str]) -> str:
         lines.append('    <testcase classname="xconvert.checks" name="verification" time="0">')
         lines += [f"      <skipped{_attributes(message=_text.verdict(report))}/>", "    </testcase>", "  </testsuite>"]
     return "\n".join([*lines, "</testsuites>"]) + "\n"
+
+
+def cases(told: Sequence[tuple[str, str, str, str]]) -> str:
+    """A file of one suite with a case for each (name, status, why, source): ``refused`` is a failure, ``failed`` an error,
+    anything else but ``verified`` was skipped.
+    """
+    kinds = {"verified": "", "refused": "failure", "failed": "error"}
+    marks = [kinds.get(status, "skipped") for _, status, _, _ in told]
+    sums: dict[str, object] = {"tests": len(told), "failures": marks.count("failure"), "errors": marks.count("error")}
+    sums |= {"skipped": marks.count("skipped"), "time": 0}
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{_attributes(name='xconvert', **sums)}>"]
+    lines.append(f"  <testsuite{_attributes(name='xconvert.batch', **sums)}>")
+    for (name, status, why, source), mark in zip(told, marks, strict=True):
+        head = f"    <testcase{_attributes(classname='xconvert.batch', name=name, file=source, time=0)}"
+        told_why = f"<{mark}{_attributes(message=why.partition(chr(10))[0] or status)}>{_content(why)}</{mark}>" if mark else ""
+        lines.append(f"{head}>{told_why}</testcase>" if mark else f"{head}/>")
+    return "\n".join([*lines, "  </testsuite>", "</testsuites>"]) + "\n"
 
 
 def _counts(tests: int, failures: int, skipped: bool = False) -> dict[str, object]:

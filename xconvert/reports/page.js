@@ -11,7 +11,7 @@
       body.hidden = !name.includes(wanted) || (find("only").checked && !body.classList.contains("bad"));
       shown += body.hidden ? 0 : 1;
     }
-    find("count").textContent = `${shown} of ${groups.length} layers`;
+    find("count").textContent = `${shown} of ${groups.length} ${table.dataset.what ?? "layers"}`;
     find("none").hidden = shown > 0;
   };
   find("filter").addEventListener("input", apply);

@@ -1,0 +1,25 @@
+"""``xconvert catalog``: the released files that are known, and where they are published."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from xconvert.options import as_json
+
+
+@click.command(short_help="Released checkpoints, and where they are published.")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@as_json
+def command(names: tuple[str, ...], as_json: bool) -> None:
+    """List the released files that are known, or those of the zoos or of the names given: upstream URL, checksum where one is
+    published, whose names they have, and the licence of the repository that publishes them.
+
+    `xconvert batch --catalog NAME,NAME --to TARGET,…` converts them.
+    """
+    from xconvert import catalog
+
+    files = catalog.chosen(names or ["all"])
+    told = json.dumps({"schema": 1, "files": catalog.as_dicts(files)}, indent=2) if as_json else catalog.as_text(files)
+    click.echo(told)
