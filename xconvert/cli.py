@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xconvert import __version__, supervision
-from xconvert.options import as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
+from xconvert.options import as_json, mapping_folders, read_settings, read_sizes, read_surgery, reading, reports_to, surgery
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
@@ -80,8 +80,7 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
-@click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background.")
-@click.option("--add-background", is_flag=True, help="Add a first class that never wins.")
+@surgery
 @click.option("--layout", metavar="NAME", help="Write a folder instead of a file: `hub`, which timm opens as local-dir:FOLDER.")
 @click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
 @click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
@@ -93,8 +92,6 @@ def convert(
     source: Path,
     to: str,
     output: Path | None,
-    drop_background: bool,
-    add_background: bool,
     no_verify: bool,
     reports: Sequence[Path],
     as_json: bool,
@@ -107,13 +104,9 @@ def convert(
     """
     from xconvert import render
     from xconvert.conversion import convert as run
-    from xconvert.errors import UsageError
 
     _check_reports(reports, [source])
-    if drop_background and add_background:
-        raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
-    kwargs["background"] = "drop" if drop_background else "add" if add_background else None
-    report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
+    report = run(source, output, to=to, verify=not no_verify, **read_settings(read_surgery(kwargs)))
     names = (str(source), report.output)
     _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
     _write_reports(report, reports, names, [source, Path(report.output)])

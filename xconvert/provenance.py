@@ -5,7 +5,7 @@ The record is JSON text and has no paths and no dates, so the same input gives t
 - ``version`` of xconvert, ``implementation`` whose names the file has, ``published`` name, ``attributes``, ``preprocessing``;
 - ``mapping``: ``name``, and ``sha256`` of the mapping file, followed by those that it takes names of;
 - ``source``: ``sha256`` of the file that was converted, as ``fingerprint`` gives it, its ``format`` and ``implementation``;
-- ``changes``: ``attribute``, ``source``, ``target`` and ``action`` of all that was folded, accepted, dropped or added;
+- ``changes``: ``attribute``, ``source``, ``target`` and ``action`` of all that was folded, accepted, dropped, added or made new;
 - ``omitted``: what the user asked to leave out;
 - ``content``: the digest of the tensors as they were written, so that a change can be seen in formats without checksums.
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xconvert import __version__, formats
 from xconvert.attributes import parse as parse_attribute
@@ -135,14 +135,6 @@ class _Digest:
         import hashlib
 
         return hashlib.sha256(b"".join(self.lines[name] for name in sorted(self.lines))).hexdigest()
-
-
-def background(done: Literal["drop", "add"] | None) -> list[dict[str, Any]]:
-    """What became of the first of the classes, as a change of a record; empty where nothing was asked for."""
-    if done is None:
-        return []
-    source, target, action = ("first", "none", "dropped") if done == "drop" else ("none", "first", "added")
-    return [{"attribute": "background", "source": source, "target": target, "action": action}]
 
 
 def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:

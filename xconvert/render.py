@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xconvert.report import LayerError, Report, Step
 
 WIDTH = 80
+SAME = {"": "answer", "new": "features, under a new head", "dropped": "features, without a head"}  # by `Report.head`
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -88,7 +89,7 @@ def conversion(source: str, report: Report) -> str:
         )
     head = f"{click.style(clean(source), bold=True)} → {click.style(clean(report.output), bold=True)}"
     accepted = ", ".join(f"`{change['attribute']}`" for change in report.changes if change["action"] == "accepted")
-    told = "verified: same answer" + (f", but for {accepted}" if accepted else "")
+    told = f"verified: same {SAME[report.head]}" + (f", but for {accepted}" if accepted else "")
     told += f", without {', '.join(report.omitted)}" if report.omitted else ""
     told = click.style(told, fg="green") if report.verified else "not verified"
     return "\n".join([head, *rows(pairs), told, *notes(report.notes)])
