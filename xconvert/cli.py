@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xconvert import __version__, supervision
-from xconvert.options import as_json, mapping_folders, read_settings, read_sizes, read_surgery, reading, reports_to, surgery
+from xconvert.options import (
+    as_json,
+    mapping_folders,
+    publishing,
+    read_card,
+    read_settings,
+    read_sizes,
+    read_surgery,
+    reading,
+    reports_to,
+    surgery,
+)
 
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
@@ -81,7 +92,7 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
 @surgery
-@click.option("--layout", metavar="NAME", help="Write a folder instead of a file: `hub`, which timm opens as local-dir:FOLDER.")
+@publishing
 @click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
 @click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
@@ -106,7 +117,7 @@ def convert(
     from xconvert.conversion import convert as run
 
     _check_reports(reports, [source])
-    report = run(source, output, to=to, verify=not no_verify, **read_settings(read_surgery(kwargs)))
+    report = run(source, output, to=to, verify=not no_verify, **read_settings(read_surgery(read_card(kwargs))))
     names = (str(source), report.output)
     _print({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
     _write_reports(report, reports, names, [source, Path(report.output)])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,7 @@ def convert(
     head_init: str = "",
     seed: int | None = None,
     layout: str | None = None,
+    card: Mapping[str, str] | None = None,
     verify: bool = True,
     verify_with: Sequence[str] = (),
     force: bool = False,
@@ -78,30 +80,27 @@ def convert(
     source, with the framework's suffix; its suffix chooses the format. ``accept``: attributes that may differ.
     ``background``: leave out the first class (``"drop"``), or add one that never wins (``"add"``). ``num_classes``: a new,
     untrained head of so many classes, which starts as ``head_init`` says (one of ``heads.INITS``, by default as in the target's
-    framework), from ``seed`` (by default 0); ``head=False``: none. ``layout``: a format that no suffix chooses (``"hub"``).
-    ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options`` are those of
-    ``load``.
+    framework), from ``seed`` (by default 0); ``head=False``: none. ``layout``: a format that no suffix chooses (``"hub"``,
+    ``"keras-hub"``, ``"paddleclas"``), and ``card``: what its model card shall state, ``"license"`` and ``"base_model"``.
+    ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options``: those of ``load``.
 
     Raises ``RefusedError`` when the target computes something else, ``VerificationError`` when the result does not
     compute what it must, and the other subclasses of ``XconvertError`` for what cannot be read or written. In each
     case nothing is left under the output's name.
     """
     asked = Asked(background, num_classes, head, head_init, seed)
-    asked.check()
     loaded = load(source, mappings=mappings, **options)
     known = library(*(Path(folder) for folder in mappings))
     target = resolve(to, loaded, known, Path(source), Path(output) if output else None, layout)
     model, surgery = operated(loaded, asked, target.own.family)
-    _check_names(model, accept, verify_with)
+    _check_names(target, model, accept, verify_with, card or {})
     plan = _planned(model, target, accept, surgery)
-    check = partial(check_output, Path(source), target.path, target.format, force)
-    check()
-    _check_backends(verify_with, target, model)
+    check = _check_places(Path(source), target, model, force, verify_with)
     with published(target.path, target.format, check, _size(plan.intended)) as written:
         checkpoint = _write(plan, written)
         report = _report(plan)
-        if verify:
-            report = _verified(report, plan, checkpoint, written, verify_with, mappings)
+        report = _verified(report, plan, checkpoint, written, verify_with, mappings) if verify else report
+        _write_card(report, target, checkpoint, written, card or {})
     told = partial(provenance.describe, model, target.path, backends=verify_with if verify else ())
     return replace(report, output=str(target.path), provenance=provenance.Later(told))
 
@@ -127,19 +126,43 @@ def _write(plan: Plan, path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _check_names(model: Model, accept: Collection[str], backends: Sequence[str]) -> None:
+def _write_card(report: Report, target: Target, checkpoint: Checkpoint, path: Path, stated: Mapping[str, str]) -> None:
+    """Write the model card of a folder, once its figures are known; what it says of the weights is their own record."""
+    if target.format.card and checkpoint.graph:
+        from xconvert.reports import card
+
+        record, first = json.loads(checkpoint.metadata["xconvert"]), checkpoint.graph.layers[0].name
+        channels = checkpoint.graph.weights[f"{first}.weight"].shape[2]
+        text = card.document(report, target.format.name, record, channels, stated)
+        (path / target.format.card).write_text(text, encoding="utf-8")
+
+
+def _check_names(
+    target: Target, model: Model, accept: Collection[str], backends: Sequence[str], stated: Mapping[str, str]
+) -> None:
     if unknown := [name for name in accept if name not in model.values]:
         raise UsageError(f"no attribute is called `{unknown[0]}`", facts=["attributes: " + ", ".join(model.values)])
     for backend in backends:
         find(backend)
+    if stated:
+        from xconvert.reports import card
+
+        card.check(stated)
+        if not target.format.card:
+            raise UsageError("only a folder has a model card", hints=["pass `--layout` too, or leave what it states away"])
 
 
-def _check_backends(backends: Sequence[str], target: Target, model: Model) -> None:
-    """Raise ``UsageError``, before any work, when a class cannot load what will be written."""
+def _check_places(source: Path, target: Target, model: Model, force: bool, backends: Sequence[str]) -> Callable[[], None]:
+    """Raise ``UsageError``, before any work, where the output cannot be, or a class cannot load what will be written. Returns what
+    checks the former again.
+    """
+    check = partial(check_output, source, target.path, target.format, force)
+    check()
     for backend in backends:
         if find(backend).kind == "class" and not _loads(backend, target, model):
             later = f"verify it afterwards: `xconvert verify {target.path} --backend {backend}`"
             raise UsageError(f"`{backend}` itself cannot load `{target.path.name}`", hints=[later])
+    return check
 
 
 def _size(model: Model) -> int:

@@ -27,6 +27,11 @@ reports_to = click.option(
     type=click.Path(path_type=Path),
     help="Also write the report to this .html, .md, .json or .xml (JUnit) file.",
 )
+publishing = options(
+    click.option("--layout", metavar="NAME", help="Write a folder for publishing: hub (for timm), keras-hub or paddleclas."),
+    click.option("--licence", metavar="ID", help="What the folder's model card states, e.g. apache-2.0."),
+    click.option("--base-model", metavar="ID", help="The same: the repository that it was made from."),
+)
 surgery = options(
     click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background."),
     click.option("--add-background", is_flag=True, help="Add a first class that never wins."),
@@ -56,6 +61,12 @@ reading = options(
     click.option("--verify-checksums", is_flag=True, help="Also those of zip members and of xconvert's own record."),
     click.option("--isolate", is_flag=True, help="Parse files in a process of its own, with limits: for what strangers sent."),
 )
+
+
+def read_card(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What the options ``publishing`` say, as ``convert`` takes it."""
+    stated = {"license": kwargs.pop("licence"), "base_model": kwargs.pop("base_model")}
+    return {**kwargs, "card": {name: value for name, value in stated.items() if value}}
 
 
 def read_surgery(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,10 @@ _BESIDE = {  # what else belongs to a checkpoint, by the end of the name of the 
     ".index": ("{stem}.data-*",),
     ".pdiparams": ("{stem}.json", "{stem}.pdmodel", "{stem}.pdiparams.info"),
 }
+_IN_FOLDERS = {  # the same in a folder that was written for a zoo
+    "model.safetensors": ("config.json",),
+    "model.weights.h5": ("config.json", "metadata.json", "task.json", "preprocessor.json", "image_converter.json"),
+}
 _ROOM = 1 << 18  # bytes of a file that are hashed at a time
 _MAX_RECORD = 1 << 20  # characters; ours have a thousand
 
@@ -173,11 +177,12 @@ def _problems(known: Mapping[str, Any]) -> list[str]:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files of the checkpoint that is read for ``path``, sorted by name: the one that is mapped; the shards of a TensorFlow
-    checkpoint; the program beside Paddle's ``.pdiparams``; and of a folder for the Hub its ``config.json``.
+    checkpoint; the program beside Paddle's ``.pdiparams``; and of a folder for a zoo the configurations in it.
     """
     found = formats.locate(path)
     patterns = [pattern.format(stem=_literal(found.stem)) for pattern in _BESIDE.get(found.suffix, ())]
-    patterns += ["config.json"] if path.is_dir() and found.name == "model.safetensors" else []
+    patterns += ["task.weights.h5"] if found.name == "model.weights.h5" else []
+    patterns += _IN_FOLDERS.get(found.name, ()) if path.is_dir() else ()
     beside = {other for pattern in patterns for other in found.parent.glob(pattern) if other.is_file()}
     return tuple(sorted({found, *beside}, key=lambda file: file.name))
 
