@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from xconvert.errors import XconvertError
     from xconvert.report import Report
 
-COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list")  # those that are not below are in `commands/`
+COMMANDS = ("convert", "verify", "diff", "inspect", "bench", "check", "list")  # those that are not below are in `commands/`
 
 
 class DefaultToConvert(click.Group):

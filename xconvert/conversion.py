@@ -153,8 +153,8 @@ def _check_names(
 
 
 def _check_places(source: Path, target: Target, model: Model, force: bool, backends: Sequence[str]) -> Callable[[], None]:
-    """Raise ``UsageError``, before any work, where the output cannot be, or a class cannot load what will be written. Returns what
-    checks the former again.
+    """Raise ``UsageError``, before any work, where the output cannot be, or a class cannot load what will be written. What checks
+    the former again is returned.
     """
     check = partial(check_output, source, target.path, target.format, force)
     check()

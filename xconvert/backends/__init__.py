@@ -44,6 +44,9 @@ class Job:
     labels: Array | None = None
 
 
+Serve = Callable[[Array], Array]
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """What one backend module offers.
@@ -52,6 +55,9 @@ class Backend:
     bears the name of its mapping. ``requires``: modules it imports. ``opens``: suffixes of files that the framework itself
     can load as ``Job.path``, the one to write first; a class needs one. ``run`` returns activations by layer name, maps as
     (N, H, W, C), always those of the last layer, and of ``taps`` as far as it can see them.
+    ``serve`` makes the network of a job ready and returns what answers images (N, H, W, channels) with the output of the last
+    layer, as whoever serves it in the framework would; images and taps of the job are not used. ``serves``: how that is called
+    there. None where nothing is served.
     ``build(layers, weights, names, record)`` makes the framework's own kind of module; None where there is none.
 
     ``train`` takes one step of training, forward and back, without changing a weight, and returns ``"loss"``: the mean softmax
@@ -75,6 +81,8 @@ class Backend:
     variance: Literal["biased", "unbiased"] = "biased"
     single: tuple[Literal["epsilon", "momentum", "average"], ...] = ()
     kept: str = ""
+    serve: Callable[[Job], Serve] | None = None
+    serves: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -203,36 +211,46 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
 
     ``train``: a step of training each, instead of a forward pass.
     """
-    job = jobs[0]
     import subprocess
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
-        description = {
-            "backend": backend.name,
-            "family": model.family.name,
-            "depth": model.depth,
-            "head": model.head,
-            "attributes": model.values,
-            "dtype": job.dtype,
-            "taps": job.taps,
-            "names": dict(job.names),
-            "published": job.published,
-            "path": str(job.path.resolve()) if job.path else None,
-            "train": train,
-        }
-        Path(folder, "job.json").write_text(json.dumps(description))
-        plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
-        savez(Path(folder, "weights.npz"), **plain)  # npz knows no bfloat16
-        np.savez(Path(folder, "images.npz"), *(j.images for j in jobs))
-        np.savez(Path(folder, "labels.npz"), *(j.labels for j in jobs if j.labels is not None))
-        command = [python_of(backend.name), "-P", "-m", "xconvert.backends.worker", folder]  # -P: not from the current folder
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(train), check=False)  # noqa: S603
+        describe_jobs(Path(folder), backend, model, jobs, train=train)
+        command = worker("worker", backend.name, folder)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(train), check=False)  # noqa: S603
         if done.returncode:
-            raise _failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
+            raise failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
         for i in range(len(jobs)):
             with loadz(Path(folder, f"out_{i}.npz")) as out:
                 yield dict(out)
+
+
+def describe_jobs(folder: Path, backend: Backend, model: Model, jobs: Sequence[Job], *, train: bool = False) -> None:
+    """Write ``jobs``, which differ in their images alone, into ``folder`` for a process of their own, ``worker.read`` there."""
+    job = jobs[0]
+    description = {
+        "backend": backend.name,
+        "family": model.family.name,
+        "depth": model.depth,
+        "head": model.head,
+        "attributes": model.values,
+        "dtype": job.dtype,
+        "taps": job.taps,
+        "names": dict(job.names),
+        "published": job.published,
+        "path": str(job.path.resolve()) if job.path else None,
+        "train": train,
+    }
+    (folder / "job.json").write_text(json.dumps(description))
+    plain = {n: a if a.dtype.kind == "f" and a.dtype.itemsize > 1 else a.astype(np.float32) for n, a in job.weights.items()}
+    savez(folder / "weights.npz", **plain)  # npz knows no bfloat16
+    np.savez(folder / "images.npz", *(j.images for j in jobs))
+    np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
+
+
+def worker(module: str, backend: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package in the Python of ``backend``, and not from the current folder."""
+    return [python_of(backend), "-P", "-m", f"xconvert.backends.{module}", *arguments]
 
 
 # NumPy 2's stubs want `allow_pickle` beside other keywords, and NumPy 1 takes it for an array.
@@ -242,7 +260,8 @@ loadz: Callable[..., Any] = np.load  # noqa: TID251  (what ``savez`` wrote)
 CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network
 
 
-def _failed(name: str, code: int, lines: Sequence[str]) -> UsageError:
+def failed(name: str, code: int, lines: Sequence[str]) -> UsageError:
+    """Why a process of the backend ``name`` ended with ``code``, by the last of the ``lines`` that it wrote."""
     last = lines[-1].strip() if lines else f"it exited with {code}"
     if code == CANNOT:
         return UsageError(f"backend `{name}` cannot run this network: {last}")
@@ -258,7 +277,7 @@ def python_of(name: str) -> str:
     return os.environ.get(_variable(name), sys.executable)
 
 
-def _environment(train: bool) -> dict[str, str]:
+def environment(train: bool = False) -> dict[str, str]:
     """What a backend's process starts with: what the user set, else this. TensorFlow 2.21's oneDNN kernels have been seen to
     corrupt the heap when a narrow Xception is trained (``tests/conftest.py``).
     """

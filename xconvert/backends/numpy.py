@@ -6,11 +6,12 @@ Sums run in a fixed order and each image is computed by itself, so results do no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import execute
 from xconvert.model import Array, Layer
 
@@ -153,4 +154,19 @@ def train(job: Job) -> dict[str, Array]:
     return _gradients.train(job)
 
 
-BACKEND = Backend("numpy", "the reference, in NumPy alone", requires=(), kind="graph", run=run, train=train)
+def serve(job: Job) -> Serve:
+    """The reference, ready to answer in ``job.dtype``."""
+    last = job.layers[-1].name
+    return lambda images: run(replace(job, images=images, taps=()))[last]
+
+
+BACKEND = Backend(
+    "numpy",
+    "the reference, in NumPy alone",
+    requires=(),
+    kind="graph",
+    run=run,
+    serve=serve,
+    serves="one image after the other",
+    train=train,
+)
