@@ -82,7 +82,7 @@ def jobs(folder: Path, source: Path, old: Path) -> Iterator[tuple[str, Callable[
         yield (
             name,
             lambda target=target, output=output: xconvert(
-                [str(source), "-o", str(output), "--force", "--no-verify", *target.options]
+                [str(target.source(source)), "-o", str(output), "--force", "--no-verify", *target.options]
             ),
         )
     report = large()

@@ -43,9 +43,9 @@ class Campaign:
         self.states = [self._clean(source) for source in self.sources]
         self.took, self.publishing = self._run(lambda: self.target.convert(self.sources[0], self.output), None)
         self.command = 0.0  # seconds that the command line takes
-        if self.name == "hub":
-            (self.output / "README.md").write_text("beside it")
-            self.states = [f"README.md:{state_of_readme(self.output)} {told}" for told in self.states]
+        if self.name == "hub":  # its name sorts before those of the others
+            (self.output / "NOTES.md").write_text("beside it")
+            self.states = [f"NOTES.md:{state_of_notes(self.output)} {told}" for told in self.states]
 
     def _clean(self, source: Path) -> str:
         """Convert without a kill; nothing but the output is there then."""
@@ -88,6 +88,7 @@ class Campaign:
             else:
                 reach = self.publishing if how == "aimed" else self.took
                 verify = how == "any" and self.random.random() < 0.25  # twice as long; nothing is published meanwhile
+                verify &= not formats()[self.name].card  # which has the figures in it
                 delay = self.random.uniform(0, reach * (2.2 if verify else 1.1))
                 job = lambda source=source, verify=verify: self.target.convert(source, self.output, verify)  # noqa: E731
                 ended = self._run(job, lambda delay=delay: delay, how == "aimed")[0] < float("inf")
@@ -109,7 +110,17 @@ class Campaign:
 
     def _command(self, source: Path) -> bool:
         """Run the command line and kill it with all its processes; whether it ended before."""
-        command = [sys.executable, "-m", "xconvert", source, "-o", self.output, "--force", "--no-verify", *self.target.options]
+        command = [
+            sys.executable,
+            "-m",
+            "xconvert",
+            self.target.source(source),
+            "-o",
+            self.output,
+            "--force",
+            "--no-verify",
+            *self.target.options,
+        ]
         started = time.perf_counter()
         group = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, start_new_session=True)
         if not self.command:
@@ -129,9 +140,9 @@ class Campaign:
         return [self.name, *(self.counts[column] for column in COLUMNS)]
 
 
-def state_of_readme(folder: Path) -> str:
+def state_of_notes(folder: Path) -> str:
     """The digest of the file that lies beside a Hub folder's own."""
-    return state(folder / "README.md").partition(":")[2]
+    return state(folder / "NOTES.md").partition(":")[2]
 
 
 def _child(job: Callable[[], Any], there: int) -> None:

@@ -13,31 +13,43 @@ from xconvert.formats import safetensors
 
 @dataclass(frozen=True)
 class Target:
-    """The arguments of ``convert`` for a format, and how its output is called."""
+    """The arguments of ``convert`` for a format, and how its output is called. ``aligned``: whether its zoo has none but aligned
+    networks, which lie beside the others.
+    """
 
     to: str
     output: str
     layout: str | None = None
+    accept: tuple[str, ...] = ()
+    aligned: bool = False
+
+    def source(self, source: Path) -> Path:
+        """The network that is converted for ``source``, one of ``sources``."""
+        return source.with_name(f"aligned-{source.name}") if self.aligned else source
 
     def convert(self, source: Path, output: Path, verify: bool = False) -> None:
         """The conversion itself, over whatever is there."""
-        conversion.convert(source, output, to=self.to, layout=self.layout, force=True, verify=verify)
+        told = {"to": self.to, "layout": self.layout, "accept": self.accept}
+        conversion.convert(self.source(source), output, force=True, verify=verify, **told)
 
     @property
     def options(self) -> list[str]:
         """The same for the command line."""
-        return ["--to", self.to, *(["--layout", self.layout] if self.layout else [])]
+        accepted = [option for name in self.accept for option in ("--accept", name)]
+        return ["--to", self.to, *(["--layout", self.layout] if self.layout else []), *accepted]
 
 
 TARGETS = {
     "hub": Target("timm", "hub", "hub"),
     "keras-archive": Target("keras", "out.keras"),
     "keras-h5": Target("keras", "out.h5"),
+    "keras-hub": Target("keras-hub", "preset", "keras-hub", ("pool_padding",)),
     "keras-weights": Target("keras", "out.weights.h5"),
     "mindspore": Target("mindspore", "out.ckpt"),
     "npz": Target("torch", "out.npz"),
     "onnx": Target("onnx", "out.onnx"),
     "paddle": Target("paddle", "out.pdparams"),
+    "paddleclas": Target("paddleclas", "pair", "paddleclas", ("exit_dilation",), aligned=True),
     "safetensors": Target("torch", "out.safetensors"),
     "tensorflow": Target("tensorflow", "out.ckpt"),
     "tensorflow-objects": Target("keras", "out.ckpt"),
@@ -49,7 +61,10 @@ def sources(folder: Path) -> tuple[Path, Path]:
     """Two files of different networks of timm; they have different classes too, so that a Hub folder's configuration differs."""
     paths = folder / "one.safetensors", folder / "two.safetensors"
     for seed, path in enumerate(paths):
-        safetensors.write(path, checkpoint(narrow(divide=32, seed=seed, classes=10 + seed, **TORCH), "timm"))
+        sizes = {"divide": 32, "seed": seed, "classes": 10 + seed}
+        safetensors.write(path, checkpoint(narrow(**sizes, **TORCH), "timm"))
+        aligned = checkpoint(narrow(family="xception_aligned", **sizes), "timm")
+        safetensors.write(path.with_name(f"aligned-{path.name}"), aligned)
     return paths
 
 

@@ -216,6 +216,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     }
     formats = {"torch", "torch-legacy", "safetensors", "npz", "keras-h5", "keras-weights", "keras-archive", "hub", "onnx"}
     formats |= {"tensorflow", "tensorflow-objects", "tensorflow-v1", "paddle", "paddle-inference", "mindspore"}
+    formats |= {"keras-hub", "paddleclas"}
     assert {f["name"] for f in told["formats"]} == formats
     assert {f["name"] for f in told["formats"] if not f["written"]} == {"torch-legacy", "tensorflow-v1", "paddle-inference"}
     assert {b["name"] for b in told["backends"]} >= {"numpy", "torch", "keras", "timm", "keras.applications"}
@@ -307,7 +308,8 @@ def test_a_hub_folder_is_written_read_and_replaced_as_a_whole(tmp_path: Path, ca
         tmp_path / "x41",
     )
     assert run(capsys, *command)[0] == 0
-    assert sorted(path.name for path in (tmp_path / "x41").iterdir()) == ["config.json", "model.safetensors"]
+    ours = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "x41").iterdir()) == ours
     config = json.loads((tmp_path / "x41" / "config.json").read_text())
     assert config["architecture"] == "xception41"
     assert config["pretrained_cfg"]["mean"] == [0.485, 0.456, 0.406]  # PaddleClas' own, which go with the weights
@@ -318,7 +320,7 @@ def test_a_hub_folder_is_written_read_and_replaced_as_a_whole(tmp_path: Path, ca
     assert run(capsys, *command)[0] == 2
     (tmp_path / "x41" / "stray").write_text("")
     assert run(capsys, *command, "--force")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "x41").iterdir()) == ["config.json", "model.safetensors", "stray"]  # not ours
+    assert sorted(path.name for path in (tmp_path / "x41").iterdir()) == [*ours, "stray"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x41"]
     for source in ("x41", "x41/model.safetensors"):
         again = run(capsys, tmp_path / source, "--to", "timm", "--layout", "hub", "-o", tmp_path / "x41", "--force")

@@ -24,7 +24,7 @@ from tests.targets import TARGETS, sources, state
 from xconvert import outputs
 from xconvert.cli import main
 from xconvert.errors import UsageError, XconvertError
-from xconvert.formats import formats, hub, read
+from xconvert.formats import _folders, formats, hub, read
 
 ROOT = Path(__file__).parents[1]
 UNSHARE = ("unshare", "-rm")
@@ -308,7 +308,7 @@ def test_a_file_of_a_source_of_several_is_no_output_and_no_report(
         source = tmp_path / name / target.output
         source.parent.mkdir()
         target.convert(two[0], source)
-        for file in formats()[name].files(source):
+        for file in (file for file in formats()[name].files(source) if file.name != formats()[name].card):
             report, other = tmp_path / "r.json", tmp_path / "other.ckpt.index"
             for link in (report, other):
                 link.hardlink_to(file)
@@ -474,15 +474,15 @@ def test_a_folder_for_the_hub_is_replaced_as_a_whole_with_all_that_lies_in_it(tw
     target, folder = TARGETS["hub"], tmp_path / "hub"
     target.convert(two[0], folder)
     folder.chmod(0o750)
-    (folder / "README.md").write_text("mine")
-    (folder / "link").symlink_to("README.md")
-    number, inode = folder.stat().st_ino, (folder / "README.md").stat().st_ino
+    (folder / "NOTES.md").write_text("mine")
+    (folder / "link").symlink_to("NOTES.md")
+    number, inode = folder.stat().st_ino, (folder / "NOTES.md").stat().st_ino
     old = state(folder)
     target.convert(two[1], folder)
     assert state(folder) != old
-    assert (folder.stat().st_mode & 0o777, (folder / "README.md").stat().st_ino) == (0o750, inode)
+    assert (folder.stat().st_mode & 0o777, (folder / "NOTES.md").stat().st_ino) == (0o750, inode)
     assert folder.stat().st_ino != number
-    assert (folder / "link").readlink() == Path("README.md")
+    assert (folder / "link").readlink() == Path("NOTES.md")
     assert [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
@@ -500,7 +500,7 @@ def test_a_folder_with_folders_is_replaced_only_where_one_file_changes(
     assert refusal.value.message == f"`{folder}` cannot be replaced in one step"
     assert refusal.value.facts == ("it also holds `.git/`",)
     assert refusal.value.hints == (
-        f"`rm {folder}/config.json {folder}/model.safetensors` first, or name another folder with `-o`",
+        f"`rm {folder}/config.json {folder}/README.md {folder}/model.safetensors` first, or name another folder with `-o`",
     )
     assert tree(tmp_path) == before
     (folder / ".git").rmdir()
@@ -519,7 +519,7 @@ def test_where_no_two_folders_can_be_exchanged_it_is_told(
     target, folder = TARGETS["hub"], tmp_path / "hub"
     target.convert(two[0], folder)
     before = tree(tmp_path)
-    monkeypatch.setattr(hub, "exchange", refuse)
+    monkeypatch.setattr(_folders, "exchange", refuse)
     with pytest.raises(XconvertError, match="cannot be replaced in one step"):
         target.convert(two[1], folder)
     assert tree(tmp_path) == before

@@ -19,7 +19,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xconvert import __version__, supervision
-from xconvert.options import Location, as_json, mapping_folders, read_settings, read_sizes, reading, reports_to
+from xconvert.options import (
+    Location,
+    as_json,
+    mapping_folders,
+    publishing,
+    read_card,
+    read_settings,
+    read_sizes,
+    read_surgery,
+    reading,
+    reports_to,
+    surgery,
+)
 from xconvert.progress import shown
 
 if TYPE_CHECKING:
@@ -28,7 +40,7 @@ if TYPE_CHECKING:
 
 gc.set_threshold(100_000)  # a program that runs for seconds: looking for cycles among what is imported takes a tenth of its time
 # Those that are not below are in `commands/`.
-COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list", "batch", "catalog", "predict", "evaluate")
+COMMANDS = ("convert", "verify", "diff", "inspect", "check", "list", "batch", "catalog", "predict", "evaluate", "bench")
 
 
 class DefaultToConvert(click.Group):
@@ -84,9 +96,8 @@ def cli() -> None:  # \b keeps click from folding the lines below it
 )
 @click.option("-o", "--output", type=Location(), help="The file to write; its suffix chooses the format.")
 @click.option("--accept", multiple=True, metavar="NAME", help="Convert although this attribute differs.")
-@click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background.")
-@click.option("--add-background", is_flag=True, help="Add a first class that never wins.")
-@click.option("--layout", metavar="NAME", help="Write a folder instead of a file: `hub`, which timm opens as local-dir:FOLDER.")
+@surgery
+@publishing
 @click.option("--verify-with", multiple=True, metavar="BACKEND", help="Also run the result in a framework or a zoo's own class.")
 @click.option("--no-verify", is_flag=True, help="Skip re-reading and recomputing what was written.")
 @click.option("--force", is_flag=True, help="Replace an existing output.")
@@ -97,8 +108,6 @@ def convert(
     source: str | Path,
     to: str,
     output: str | Path | None,
-    drop_background: bool,
-    add_background: bool,
     no_verify: bool,
     reports: Sequence[Path],
     as_json: bool,
@@ -111,14 +120,10 @@ def convert(
     """
     from xconvert import render
     from xconvert.conversion import convert as run
-    from xconvert.errors import UsageError
 
     _check_reports(reports, [source])
-    if drop_background and add_background:
-        raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
-    kwargs["background"] = "drop" if drop_background else "add" if add_background else None
     with shown(sys.stderr):
-        report = run(source, output, to=to, verify=not no_verify, **read_settings(kwargs))
+        report = run(source, output, to=to, verify=not no_verify, **read_settings(read_surgery(read_card(kwargs))))
     names = (str(source), report.output)
     show({**report.to_dict(), "names": names} if as_json else render.conversion(names[0], report))
     _write_reports(report, reports, names, [source, report.output])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from xconvert import formats, provenance
 from xconvert.backends import find
 from xconvert.errors import UsageError, VerificationError, XconvertError
+from xconvert.heads import Asked, operated
 from xconvert.implementation import Dialect, Implementation, Library, written_names
 from xconvert.loading import interpret, load, save
 from xconvert.mappings import library
@@ -20,7 +22,7 @@ from xconvert.naming import describe, named, native_names
 from xconvert.outputs import check_output, published
 from xconvert.probe import NATIVE, SIZES
 from xconvert.progress import tell
-from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile, with_background, without_background
+from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile
 from xconvert.remote import name_of
 from xconvert.remote.outputs import delivering
 from xconvert.report import Check, Diagnosis, Report
@@ -45,8 +47,8 @@ class Target(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A conversion that was found to be possible: ``intended`` is ``model`` with the attributes of the target, ``changes`` what
-    that took.
+    """A conversion that was found to be possible: ``model`` has the head that was asked for, ``intended`` is ``model`` with the
+    attributes of the target, ``changes`` what both took.
     """
 
     model: Model
@@ -63,7 +65,12 @@ def convert(
     to: str,
     accept: Collection[str] = (),
     background: Literal["drop", "add"] | None = None,
+    num_classes: int | None = None,
+    head: bool = True,
+    head_init: str = "",
+    seed: int | None = None,
     layout: str | None = None,
+    card: Mapping[str, str] | None = None,
     verify: bool = True,
     verify_with: Sequence[str] = (),
     force: bool = False,
@@ -75,69 +82,98 @@ def convert(
     ``to``: a framework (``torch``, ``keras``) keeps the function and changes the container; an implementation
     (``timm``, ``keras.applications``, …) means that class. ``output``: the file to write; by default beside the
     source, with the framework's suffix; its suffix chooses the format. ``accept``: attributes that may differ.
-    ``background``: leave out the first class (``"drop"``), or add one that never wins (``"add"``). ``layout``: a format
-    that no suffix chooses (``"hub"``).
-    ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options`` are those of
-    ``load``. Source and output may be URLs; what goes to one is verified before.
+    ``background``: leave out the first class (``"drop"``), or add one that never wins (``"add"``). ``num_classes``: a new,
+    untrained head of so many classes, which starts as ``head_init`` says (one of ``heads.INITS``, by default as in the target's
+    framework), from ``seed`` (by default 0); ``head=False``: none. ``layout``: a format that no suffix chooses (``"hub"``,
+    ``"keras-hub"``, ``"paddleclas"``), and ``card``: what its model card shall state, ``"license"`` and ``"base_model"``.
+    ``verify_with``: backends that also run the result. ``force``: replace an existing file. ``options``: those of ``load``.
+    Source and output may be URLs; what goes to one is verified before.
 
     Raises ``RefusedError`` when the target computes something else, ``VerificationError`` when the result does not
     compute what it must, and the other subclasses of ``XconvertError`` for what cannot be read or written. In each
     case nothing is left under the output's name.
     """
-    model = load(source, mappings=mappings, **options)
+    loaded = load(source, mappings=mappings, **options)
     known = library(*(Path(folder) for folder in mappings))
-    if background:
-        model = {"drop": without_background, "add": with_background}[background](model)
-    target = resolve(to, model, known, name_of(source), Path(output) if output else None, layout)
-    _check_names(model, accept, verify_with)
-    plan = _planned(model, target, accept)
-    assert model.origin  # noqa: S101  (it was read from a file)
-    check = partial(check_output, Path(model.origin.place), target.path, target.format, force)
-    check()
-    for backend in verify_with:
-        _check_backend(backend, target, model)
-    size = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in plan.intended.weights.values())
-    with published(target.path, target.format, check, size) as written:
-        tell("writing", 0.0)
-        checkpoint = _write(plan, written, background)
-        report = _report(plan)
-        if verify:
-            report = _verified(report, plan, checkpoint, written, verify_with, mappings)
+    target = resolve(to, loaded, known, name_of(source), Path(output) if output else None, layout)
+    model, surgery = operated(loaded, Asked(background, num_classes, head, head_init, seed), target.own.family)
+    _check_names(target, model, accept, verify_with, card or {})
+    plan = _planned(model, target, accept, surgery)
+    check = _check_places(target, model, force, verify_with)
+    report = _report(plan)
+    with published(target.path, target.format, check, _size(plan.intended)) as written:
+        checkpoint = _write(plan, written)
+        report = _verified(report, plan, checkpoint, written, verify_with, mappings) if verify else report
+        _write_card(report, target, checkpoint, written, card or {})
     told = partial(provenance.describe, model, target.path, backends=verify_with if verify else ())
     return replace(report, output=str(target.path), provenance=provenance.Later(told))
 
 
-def _planned(model: Model, target: Target, accept: Collection[str]) -> Plan:
-    """What is to be done; raises ``RefusedError`` where the target computes something else that was not accepted."""
+def _planned(model: Model, target: Target, accept: Collection[str], surgery: tuple[Change, ...]) -> Plan:
+    """What is to be done, and in ``surgery`` already was; raises ``RefusedError`` where the target computes something else that
+    was not accepted.
+    """
     intended, changes = reconcile(model, target.wanted, accept)
     if refused := [change for change in changes if change.action == "refused"]:
         from xconvert.effects import refusal
 
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
-    return Plan(model, intended, changes, target)
+    return Plan(model, intended, (*surgery, *changes), target)
 
 
-def _write(plan: Plan, path: Path, background: Literal["drop", "add"] | None) -> Checkpoint:
+def _write(plan: Plan, path: Path) -> Checkpoint:
     """Write what is intended to ``path``, with the record of what was done, and return it."""
-    done = [*provenance.background(background), *map(asdict, plan.changes)]
-    checkpoint = provenance.sealed(save(plan.intended, plan.target.implementation, plan.target.dialect), done)
+    tell("writing", 0.0)
+    made = save(plan.intended, plan.target.implementation, plan.target.dialect)
+    checkpoint = provenance.sealed(made, [asdict(change) for change in plan.changes])
     assert plan.target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
     plan.target.format.write(path, checkpoint)
     return checkpoint
 
 
-def _check_names(model: Model, accept: Collection[str], backends: Sequence[str]) -> None:
+def _write_card(report: Report, target: Target, checkpoint: Checkpoint, path: Path, stated: Mapping[str, str]) -> None:
+    """Write the model card of a folder, once its figures are known; what it says of the weights is their own record."""
+    if target.format.card and checkpoint.graph:
+        from xconvert.reports import card
+
+        record, first = json.loads(checkpoint.metadata["xconvert"]), checkpoint.graph.layers[0].name
+        channels = checkpoint.graph.weights[f"{first}.weight"].shape[2]
+        text = card.document(report, target.format.name, record, channels, stated)
+        (path / target.format.card).write_text(text, encoding="utf-8")
+
+
+def _check_names(
+    target: Target, model: Model, accept: Collection[str], backends: Sequence[str], stated: Mapping[str, str]
+) -> None:
     if unknown := [name for name in accept if name not in model.values]:
         raise UsageError(f"no attribute is called `{unknown[0]}`", facts=["attributes: " + ", ".join(model.values)])
     for backend in backends:
         find(backend)
+    if stated:
+        from xconvert.reports import card
+
+        card.check(stated)
+        if not target.format.card:
+            raise UsageError("only a folder has a model card", hints=["pass `--layout` too, or leave what it states away"])
 
 
-def _check_backend(backend: str, target: Target, model: Model) -> None:
-    """Raise ``UsageError``, before any work, when a class cannot load what will be written."""
-    if find(backend).kind == "class" and not _loads(backend, target, model):
-        later = f"verify it afterwards: `xconvert verify {target.path} --backend {backend}`"
-        raise UsageError(f"`{backend}` itself cannot load `{target.path.name}`", hints=[later])
+def _check_places(target: Target, model: Model, force: bool, backends: Sequence[str]) -> Callable[[], None]:
+    """Raise ``UsageError``, before any work, where the output cannot be, or a class cannot load what will be written. What checks
+    the former again is returned.
+    """
+    assert model.origin  # noqa: S101  (it was read from a file)
+    check = partial(check_output, Path(model.origin.place), target.path, target.format, force)
+    check()
+    for backend in backends:
+        if find(backend).kind == "class" and not _loads(backend, target, model):
+            later = f"verify it afterwards: `xconvert verify {target.path} --backend {backend}`"
+            raise UsageError(f"`{backend}` itself cannot load `{target.path.name}`", hints=[later])
+    return check
+
+
+def _size(model: Model) -> int:
+    """About how many bytes a file of ``model`` has."""
+    return sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in model.weights.values())
 
 
 def _loads(backend: str, target: Target, model: Model) -> bool:
@@ -272,7 +308,8 @@ def _notes(plan: Plan) -> list[str]:
             notes.append(f"accepted `{change.attribute}` {change.source} → {change.target}: it parts {parting}")
     if target.implementation.published and not target.framework and not target.implementation.model(model.depth):
         notes.append(f"{target.implementation.name} publishes no {model.family.name} of {_depth(model)}")
-    if classes(model) == CLASSES + 1 and model.weights["predictions.bias"].read()[0] != NEVER:
+    new = any(change.action == "new" for change in changes)
+    if classes(model) == CLASSES + 1 and not new and model.weights["predictions.bias"].read()[0] != NEVER:
         notes.append("the first of 1001 classes is TensorFlow's background: `--drop-background` leaves it out")
     theirs, _ = reconcile(intended, target.implementation.attributes, target.implementation.attributes)
     if target.framework and not target.implementation.own and (parting := first_parting(intended, theirs)):

@@ -40,6 +40,20 @@ reports_to = click.option(
     type=click.Path(path_type=Path),
     help="Also write the report to this .html, .md, .json or .xml (JUnit) file.",
 )
+publishing = options(
+    click.option("--layout", metavar="NAME", help="Write a folder for publishing: hub (for timm), keras-hub or paddleclas."),
+    click.option("--licence", metavar="ID", help="What the folder's model card states, e.g. apache-2.0."),
+    click.option("--base-model", metavar="ID", help="The same: the repository that it was made from."),
+)
+surgery = options(
+    click.option("--drop-background", is_flag=True, help="Leave out the first class, TensorFlow's background."),
+    click.option("--add-background", is_flag=True, help="Add a first class that never wins."),
+    click.option("--num-classes", type=int, metavar="N", help="A new, untrained head of N classes, for fine-tuning."),
+    click.option("--head-init", metavar="NAME", help="How it starts: uniform, glorot or normal.  [default: as in the framework]"),
+    click.option("--seed", type=int, metavar="N", help="What its numbers are drawn from.  [default: 0]"),
+    click.option("--no-head", is_flag=True, help="No head: the features alone, as the zoo has them headless."),
+    click.option("--backbone-only", is_flag=True, hidden=True),  # another word for it
+)
 reading = options(
     click.option(
         "--from",
@@ -60,6 +74,24 @@ reading = options(
     click.option("--verify-checksums", is_flag=True, help="Also those of zip members and of xconvert's own record."),
     click.option("--isolate", is_flag=True, help="Parse files in a process of its own, with limits: for what strangers sent."),
 )
+
+
+def read_card(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What the options ``publishing`` say, as ``convert`` takes it."""
+    stated = {"license": kwargs.pop("licence"), "base_model": kwargs.pop("base_model")}
+    return {**kwargs, "card": {name: value for name, value in stated.items() if value}}
+
+
+def read_surgery(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What the options ``surgery`` say, as ``convert`` takes it; raises ``UsageError`` for both kinds of background."""
+    from xconvert.errors import UsageError
+
+    drop, add = kwargs.pop("drop_background"), kwargs.pop("add_background")
+    if drop and add:
+        raise UsageError("a background class is dropped or added, not both", hints=["pass one of the two"])
+    headless = [kwargs.pop("no_head"), kwargs.pop("backbone_only")]
+    kwargs["head_init"] = kwargs["head_init"] or ""
+    return {**kwargs, "background": "drop" if drop else "add" if add else None, "head": not any(headless)}
 
 
 def read_settings(kwargs: dict[str, Any]) -> dict[str, Any]:

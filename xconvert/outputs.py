@@ -64,7 +64,8 @@ def _publish(
     check: Callable[[], None],
 ) -> None:
     if any(os.path.lexists(file) for file in files(path)):
-        for file in files(made):  # a power loss, or a disk that says late that it is full, shall not take the old one
+        there = [file for file in files(made) if file.exists()]  # a folder need not have all that it may have
+        for file in there:  # a power loss, or a disk that says late that it is full, shall not take the old one
             with file.open("rb+") as opened:
                 os.fsync(opened.fileno())
     with _alone(path.parent), _undisturbed():

@@ -5,7 +5,7 @@ The record is JSON text and has no paths and no dates, so the same input gives t
 - ``version`` of xconvert, ``implementation`` whose names the file has, ``published`` name, ``attributes``, ``preprocessing``;
 - ``mapping``: ``name``, and ``sha256`` of the mapping file, followed by those that it takes names of;
 - ``source``: ``sha256`` of the file that was converted, as ``fingerprint`` gives it, its ``format`` and ``implementation``;
-- ``changes``: ``attribute``, ``source``, ``target`` and ``action`` of all that was folded, accepted, dropped or added;
+- ``changes``: ``attribute``, ``source``, ``target`` and ``action`` of all that was folded, accepted, dropped, added or made new;
 - ``omitted``: what the user asked to leave out;
 - ``content``: the digest of the tensors as they were written, so that a change can be seen in formats without checksums.
 
@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from xconvert import __version__, formats
 from xconvert.attributes import parse as parse_attribute
@@ -34,6 +34,10 @@ from xconvert.preprocessing import TABLE, TEXT, Kind, list_of, matching, mistake
 _BESIDE = {  # what else belongs to a checkpoint, by the end of the name of the file that is mapped
     ".index": ("{stem}.data-*",),
     ".pdiparams": ("{stem}.json", "{stem}.pdmodel", "{stem}.pdiparams.info"),
+}
+_IN_FOLDERS = {  # the same in a folder that was written for a zoo
+    "model.safetensors": ("config.json",),
+    "model.weights.h5": ("config.json", "metadata.json", "task.json", "preprocessor.json", "image_converter.json"),
 }
 _ROOM = 1 << 18  # bytes of a file that are hashed at a time
 _MAX_RECORD = 1 << 20  # characters; ours have a thousand
@@ -137,14 +141,6 @@ class _Digest:
         return hashlib.sha256(b"".join(self.lines[name] for name in sorted(self.lines))).hexdigest()
 
 
-def background(done: Literal["drop", "add"] | None) -> list[dict[str, Any]]:
-    """What became of the first of the classes, as a change of a record; empty where nothing was asked for."""
-    if done is None:
-        return []
-    source, target, action = ("first", "none", "dropped") if done == "drop" else ("none", "first", "added")
-    return [{"attribute": "background", "source": source, "target": target, "action": action}]
-
-
 def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
     """Our record in a file that xconvert wrote, checked, without fields that this version does not know; empty for other
     files. Raises ``UnreadableError`` when damaged.
@@ -181,11 +177,12 @@ def _problems(known: Mapping[str, Any]) -> list[str]:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files of the checkpoint that is read for ``path``, sorted by name: the one that is mapped; the shards of a TensorFlow
-    checkpoint; the program beside Paddle's ``.pdiparams``; and of a folder for the Hub its ``config.json``.
+    checkpoint; the program beside Paddle's ``.pdiparams``; and of a folder for a zoo the configurations in it.
     """
     found = formats.locate(path)
     patterns = [pattern.format(stem=_literal(found.stem)) for pattern in _BESIDE.get(found.suffix, ())]
-    patterns += ["config.json"] if path.is_dir() and found.name == "model.safetensors" else []
+    patterns += ["task.weights.h5"] if found.name == "model.weights.h5" else []
+    patterns += _IN_FOLDERS.get(found.name, ()) if path.is_dir() else ()
     beside = {other for pattern in patterns for other in found.parent.glob(pattern) if other.is_file()}
     return tuple(sorted({found, *beside}, key=lambda file: file.name))
 

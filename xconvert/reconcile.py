@@ -16,13 +16,14 @@ from xconvert.model import Array, Attribute, Model, Tensor
 @dataclass(frozen=True, slots=True)
 class Change:
     """What became of an attribute whose value differs: folded into weights, accepted as a difference, refused, or, where it
-    matters in ``"training"`` alone, that of the target, by which no answer changes.
+    matters in ``"training"`` alone, that of the target, by which no answer changes. Also what was asked for beside them: of the
+    ``"background"`` class, or of the ``"head"``, that it was dropped or added, or is ``"new"``.
     """
 
     attribute: str
     source: Any
     target: Any
-    action: Literal["folded", "accepted", "refused", "training"]
+    action: Literal["folded", "accepted", "refused", "training", "dropped", "added", "new"]
     weights: tuple[str, ...] = ()  # those that a fold rewrote
 
     def told(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xconvert.report import LayerError, Report, Step
 
 WIDTH = 80
+SAME = {"": "answer", "new": "features, under a new head", "dropped": "features, without a head"}  # by `Report.head`
 # Control characters, marks that turn the direction of writing or cannot be seen, halves of surrogate pairs, and what is no
 # character at all: a name in a file, or of one, may hold any of them, and none may drive what shows it or begin a line.
 # XML 1.0 has most of them not at all.
@@ -102,7 +103,7 @@ def conversion(source: str, report: Report) -> str:
         )
     head = f"{click.style(clean(source), bold=True)} → {click.style(clean(report.output), bold=True)}"
     accepted = ", ".join(f"`{change['attribute']}`" for change in report.changes if change["action"] == "accepted")
-    told = "verified: same answer" + (f", but for {accepted}" if accepted else "")
+    told = f"verified: same {SAME[report.head]}" + (f", but for {accepted}" if accepted else "")
     told += f", without {', '.join(report.omitted)}" if report.omitted else ""
     told = click.style(told, fg="green") if report.verified else "not verified"
     return "\n".join([head, *rows(pairs), told, *notes(report.notes)])

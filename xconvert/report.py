@@ -200,6 +200,11 @@ class Report:
         return self.verified and all(part.ok for part in compared)
 
     @property
+    def head(self) -> str:
+        """What became of the head, where that was asked for: ``"new"`` or ``"dropped"``; else empty."""
+        return next((str(change["action"]) for change in self.changes if change["attribute"] == "head"), "")
+
+    @property
     def first_divergence(self) -> LayerError | None:
         """The first layer, in order of execution, that is over tolerance at any size."""
         return next((layer for layer in self.layers if not layer.ok), None)

@@ -45,6 +45,9 @@ class Job:
     labels: Array | None = None
 
 
+Serve = Callable[[Array], Array]
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """What one backend module offers.
@@ -53,6 +56,9 @@ class Backend:
     bears the name of its mapping. ``requires``: modules it imports. ``opens``: suffixes of files that the framework itself
     can load as ``Job.path``, the one to write first; a class needs one. ``run`` returns activations by layer name, maps as
     (N, H, W, C), always those of the last layer, and of ``taps`` as far as it can see them.
+    ``serve`` makes the network of a job ready and returns what answers images (N, H, W, channels) with the output of the last
+    layer, as whoever serves it in the framework would; images and taps of the job are not used. ``serves``: how that is called
+    there. None where nothing is served.
     ``build(layers, weights, names, record)`` makes the framework's own kind of module; None where there is none.
 
     ``train`` takes one step of training, forward and back, without changing a weight, and returns ``"loss"``: the mean softmax
@@ -76,6 +82,8 @@ class Backend:
     variance: Literal["biased", "unbiased"] = "biased"
     single: tuple[Literal["epsilon", "momentum", "average"], ...] = ()
     kept: str = ""
+    serve: Callable[[Job], Serve] | None = None
+    serves: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -208,15 +216,8 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
 
     with supervision.temporary() as folder:
         describe_job(folder, backend, model, jobs[0], train=train)
-        np.savez(folder / "images.npz", *(j.images for j in jobs))
-        np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
-        command = [
-            python_of(backend.name),
-            "-P",
-            "-m",
-            "xconvert.backends.worker",
-            str(folder),
-        ]  # -P: not from the current folder
+        save_images(folder, jobs)
+        command = command_of("worker", backend.name, str(folder))
         done = subprocess.run(command, capture_output=True, text=True, env=environment(train), check=False)  # noqa: S603
         if done.returncode:
             raise failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
@@ -245,6 +246,17 @@ def describe_job(folder: Path, backend: Backend, model: Model, job: Job, *, trai
     savez(folder / "weights.npz", **plain)  # npz knows no bfloat16
 
 
+def save_images(folder: Path, jobs: Sequence[Job]) -> None:
+    """Write the images and labels of ``jobs``, which differ in nothing else, into ``folder``: ``worker.read`` takes them."""
+    np.savez(folder / "images.npz", *(j.images for j in jobs))
+    np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
+
+
+def command_of(module: str, backend: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package in the Python of ``backend``, and not from the current folder."""
+    return [python_of(backend), "-P", "-m", f"xconvert.backends.{module}", *arguments]
+
+
 # NumPy 2's stubs want `allow_pickle` beside other keywords, and NumPy 1 takes it for an array.
 savez: Callable[..., None] = np.savez
 loadz: Callable[..., Any] = np.load  # noqa: TID251  (what ``savez`` wrote)
@@ -269,7 +281,7 @@ def python_of(name: str) -> str:
     return os.environ.get(_variable(name), sys.executable)
 
 
-def environment(train: bool) -> dict[str, str]:
+def environment(train: bool = False) -> dict[str, str]:
     """What a backend's process starts with: what the user set, else this. TensorFlow 2.21's oneDNN kernels have been seen to
     corrupt the heap when a narrow Xception is trained (``tests/conftest.py``).
     """

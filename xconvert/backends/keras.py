@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.axes import rearrange
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.backends.numpy import window
 from xconvert.model import Array, Layer
@@ -269,12 +269,23 @@ def _whole(job: Job) -> Any:
     return whole
 
 
+def serve(job: Job) -> Serve:
+    """The model, ready to answer as Keras predicts, compiled."""
+    import keras
+
+    image, outputs = _network(job.layers, job.weights, job.names, {job.layers[-1].name}, job.dtype)
+    model = keras.Model(image, outputs[job.layers[-1].name])
+    return lambda images: np.asarray(model.predict_on_batch(images.astype(job.dtype)))
+
+
 BACKEND = Backend(
     "keras",
     "the graph as a functional Keras model",
     requires=("keras", "tensorflow"),
     kind="graph",
     run=run,
+    serve=serve,
+    serves="model.predict_on_batch",
     train=train,
     build=build,
     opens=(".h5", ".weights.h5", ".keras"),

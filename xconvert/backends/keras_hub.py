@@ -15,6 +15,7 @@ from xconvert.backends import Backend, Job
 from xconvert.backends._keras_class import activations, load
 from xconvert.backends.keras import step
 from xconvert.model import Array
+from xconvert.stacks import stacks
 
 TITLE = "keras-hub's Xception"
 
@@ -39,7 +40,7 @@ def _loaded(job: Job) -> tuple[Any, Any]:
     import keras_hub
 
     keras.config.set_floatx(job.dtype)
-    filters, pools = _stacks(job)
+    filters, pools = stacks(job.layers, job.weights)
     backbone = keras_hub.models.XceptionBackbone(filters, pools, image_shape=(None, None, job.images.shape[3]))
     head = job.weights.get("predictions.weight")
     if head is None:
@@ -49,20 +50,6 @@ def _loaded(job: Job) -> tuple[Any, Any]:
     flat = keras.Model(backbone.input, classifier.output_dense(classifier.pooler(backbone.output)))
     load(flat, job, TITLE)
     return flat, classifier
-
-
-def _stacks(job: Job) -> tuple[list[list[int]], list[bool]]:
-    """The backbone's arguments: filters of each block's convolutions, and whether it ends in a pool."""
-    blocks: dict[str, list[Any]] = {}
-    for layer in job.layers:
-        blocks.setdefault(layer.name.partition(".")[0], []).append(layer)
-    filters = [
-        [job.weights[f"{x.name}.weight"].shape[-1] for x in block if x.op in ("conv", "pointwise") and ".shortcut." not in x.name]
-        for block in blocks.values()
-    ]
-    pools = [any(layer.op == "max_pool" for layer in block) for block in blocks.values()]
-    kept = [i for i, widths in enumerate(filters) if widths]  # the head has none
-    return [filters[i] for i in kept], [pools[i] for i in kept]
 
 
 BACKEND = Backend(

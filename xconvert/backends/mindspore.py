@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.axes import rearrange
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
@@ -272,12 +273,20 @@ def as_array(output: Any) -> Array:
     return channels_last(output.asnumpy())
 
 
+def serve(job: Job) -> Serve:
+    """The cell, ready to answer."""
+    network = _filled(job)
+    return lambda images: as_array(network(as_tensor(replace(job, images=images))))
+
+
 BACKEND = Backend(
     "mindspore",
     "the graph as a MindSpore cell",
     requires=("mindspore",),
     kind="graph",
     run=run,
+    serve=serve,
+    serves="nn.Cell",
     train=train,
     variance="unbiased",
     opens=(".ckpt", ".safetensors"),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.model import Array, Layer
 
 TOGETHER = 2048  # numbers that a depthwise convolution takes as one: with nine of the kernel and three rows they fill 100 KB
@@ -190,4 +191,19 @@ def train(job: Job) -> dict[str, Array]:
     return _gradients.train(job)
 
 
-BACKEND = Backend("numpy", "the reference, in NumPy alone", requires=(), kind="graph", run=run, train=train)
+def serve(job: Job) -> Serve:
+    """The reference, ready to answer in ``job.dtype``."""
+    last = job.layers[-1].name
+    return lambda images: run(replace(job, images=images, taps=()))[last]
+
+
+BACKEND = Backend(
+    "numpy",
+    "the reference, in NumPy alone",
+    requires=(),
+    kind="graph",
+    run=run,
+    serve=serve,
+    serves="one image after the other",
+    train=train,
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from xconvert import onnx_graph
 from xconvert.axes import rearrange
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import channels_first, channels_last
 from xconvert.model import Array, Layer, Tensor
 
@@ -49,12 +51,26 @@ def _laid_out(job: Job, layer: Layer, parameter: str) -> Array:
     return np.ascontiguousarray(rearrange(np.asarray(job.weights[f"{layer.name}.{parameter}"]), ours, theirs), job.dtype)
 
 
+def serve(job: Job) -> Serve:
+    """The model, ready to answer in a session with as many threads as ``OMP_NUM_THREADS`` says, which it does not ask itself."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
+    session = onnxruntime.InferenceSession(_made(job), options, providers=["CPUExecutionProvider"])
+    output = onnx_graph.output_name(job.layers)
+    return lambda images: channels_last(session.run([output], {onnx_graph.IMAGE: channels_first(images, job.dtype)})[0])
+
+
 BACKEND = Backend(
     "onnx",
     "the graph as a model for ONNX Runtime",
     requires=("onnxruntime",),
     kind="graph",
     run=run,
+    serve=serve,
+    serves="InferenceSession",
     opens=(".onnx",),
     untrained="ONNX Runtime only infers",
 )

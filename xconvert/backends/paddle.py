@@ -8,6 +8,7 @@ remainder. What has no weights (ReLU, pools, additions) is computed in ``forward
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.axes import rearrange
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
@@ -220,12 +221,27 @@ def as_array(output: Any) -> Array:
     return channels_last(output.numpy())
 
 
+def serve(job: Job) -> Serve:
+    """The layer, ready to answer eagerly."""
+    import paddle
+
+    network = _filled(job)
+
+    def answer(images: Array) -> Array:
+        with paddle.no_grad():
+            return as_array(network(as_tensor(replace(job, images=images))))
+
+    return answer
+
+
 BACKEND = Backend(
     "paddle",
     "the graph as a PaddlePaddle layer",
     requires=("paddle",),
     kind="graph",
     run=run,
+    serve=serve,
+    serves="paddle.no_grad, eager",
     train=train,
     single=("epsilon", "momentum"),
     opens=(".pdparams",),

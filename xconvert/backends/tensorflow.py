@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.axes import rearrange
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, execute, own_dtype
 from xconvert.model import Array, Layer
 
@@ -217,12 +217,22 @@ def _filled(job: Job) -> Any:
     return network
 
 
+def serve(job: Job) -> Serve:
+    """The module, ready to answer by its compiled function."""
+    import tensorflow as tf
+
+    network = _filled(job)
+    return lambda images: np.asarray(network(tf.constant(images.astype(job.dtype))))
+
+
 BACKEND = Backend(
     "tensorflow",
     "the graph in TensorFlow's plain operations",
     requires=("tensorflow",),
     kind="graph",
     run=run,
+    serve=serve,
+    serves="tf.function",
     train=train,
     build=build,
     opens=(".ckpt",),

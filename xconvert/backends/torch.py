@@ -8,6 +8,7 @@ weights (ReLU, pools, additions) is computed in ``forward`` and leaves no trace 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.axes import rearrange
-from xconvert.backends import Backend, Job
+from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
 from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
@@ -212,12 +213,27 @@ def as_array(output: Any) -> Array:
     return channels_last(output.detach().numpy())
 
 
+def serve(job: Job) -> Serve:
+    """The module, ready to answer."""
+    import torch
+
+    network = _filled(job).eval()
+
+    def answer(images: Array) -> Array:
+        with torch.inference_mode():
+            return as_array(network(as_tensor(replace(job, images=images))))
+
+    return answer
+
+
 BACKEND = Backend(
     "torch",
     "the graph as a PyTorch module",
     requires=("torch",),
     kind="graph",
     run=run,
+    serve=serve,
+    serves="torch.inference_mode",
     train=train,
     variance="unbiased",
     opens=(".safetensors", ".pth", ".pt"),

@@ -46,6 +46,7 @@ class Format(NamedTuple):
     has the digest of what was taken. ``files``: what is written for a path, the one by which readers find the others last.
     ``publish(made, path)`` gives what was written for ``made``, in a folder beside it, the name ``path``, in one step: whoever
     looks before sees the checkpoint that was there, afterwards the new one.
+    ``card``: the file in the folder that tells people of the model, which whoever verified it writes; empty where there is none.
     ``inside``: how the file to map is called in a folder that holds one checkpoint, as patterns of ``Path.glob``.
     ``suffixes``: file endings for which it is the one written. ``dialects``: for a dialect family
     (``"keras"``) the dialect that its names must be in; a format that has any entries holds no other families; empty:
@@ -62,6 +63,7 @@ class Format(NamedTuple):
     files: Callable[[Path], tuple[Path, ...]] = itself
     publish: Callable[[Path, Path], None] = os.replace
     inside: tuple[str, ...] = ()
+    card: str = ""
 
 
 def formats() -> dict[str, Format]:

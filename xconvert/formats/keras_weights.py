@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from xconvert.formats._hdf5_writing import create_hdf5
 from xconvert.formats._keras_config import Description
 from xconvert.formats._keras_models import Weight, natural_order, unwrap
 from xconvert.formats._limits import Budget
+from xconvert.formats._maps import mapped
 from xconvert.model import Checkpoint, Tensor
 
 _LISTS = {"layers", "_layer_checkpoint_dependencies"}  # groups that hold a model's layers and are none themselves
 _OTHERS = {"optimizer": "optimizer's", "metrics": "metrics'"}  # what training added beside the model
+PRESET, PRESET_HEAD = "model.weights.h5", "task.weights.h5"  # of a preset of keras-hub: the backbone, and its classifier
 _LEGACY = {"layer_names", "layer_names0", "model_weights"}
 _DEEPEST = 32  # groups; an Xception inside a task inside a pipeline has 8
 
@@ -36,10 +39,18 @@ def matches(data: mmap.mmap) -> bool:
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     """The weights as ``<class>[_<n>]/<i>``, views of the map; ``key`` names a nested model where two clash.
 
-    Layers of one class are in the model's order. Raises ``UnreadableError`` for a damaged or hostile file and
-    ``AmbiguousError`` where nested models use the same names.
+    Layers of one class are in the model's order. The backbone of a preset of keras-hub has the classifier that lies beside it.
+    Raises ``UnreadableError`` for a damaged or hostile file and ``AmbiguousError`` where nested models use the same names.
     """
-    return read_store(path, memoryview(data), choice.key, choice.limits.budget(path, len(data)))
+    found = read_store(path, memoryview(data), choice.key, choice.limits.budget(path, len(data)))
+    beside = path.with_name(PRESET_HEAD)
+    if path.name != PRESET or not beside.is_file():
+        return found
+    other = mapped(beside)
+    if not matches(other):
+        raise UnreadableError(f"`{beside}` is damaged: it holds no weights of Keras 3")
+    head = read_store(beside, memoryview(other), None, choice.limits.budget(beside, len(other)))
+    return replace(found, tensors={**head.tensors, **found.tensors}, notes=(*found.notes, *head.notes))
 
 
 def read_store(path: Path, buffer: memoryview, key: str | None, budget: Budget, said: Description | None = None) -> Checkpoint:

@@ -95,7 +95,8 @@ def verdict(report: Report) -> str:
     accepted = [literal(change["attribute"]) for change in report.changes if change.get("action") == "accepted"]
     but = f", but for what was accepted: {', '.join(accepted)}" if accepted else ""
     without = f", without {', '.join(literal(name) for name in report.omitted)}" if report.omitted else ""
-    return f"{who} compute the same function{but}{without}."
+    same = {"new": "features, under a new head", "dropped": "features, without a head"}.get(report.head, "function")
+    return f"{who} compute the same {same}{but}{without}."
 
 
 def effect(report: Report) -> str:

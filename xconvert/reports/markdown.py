@@ -52,7 +52,7 @@ def document(report: Report, names: tuple[str, str]) -> str:
     sides = zip("AB", names, (report.source, report.target), strict=True)
     lines += table(("", "file", "network"), [(side, code(name), text(_text.network(told))) for side, name, told in sides])
     lines += [f"> {prose(_text.sentence(note))}  " for note in report.notes] + ([""] if report.notes else [])
-    for part in (_checks, _blocks, _agreement, _changes, _trials, _training, _provenance):
+    for part in (_checks, blocks, _agreement, _changes, _trials, _training, _provenance):
         lines += part(report)
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -64,7 +64,7 @@ def _checks(report: Report) -> list[str]:
     return ["### Checks", "", *table(("check", "", "found"), lines)]
 
 
-def _blocks(report: Report) -> list[str]:
+def blocks(report: Report) -> list[str]:
     """The last layer of every block and the one that parts, against sizes."""
     if not report.layers:
         return []
