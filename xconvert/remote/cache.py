@@ -248,7 +248,7 @@ def _download(fs: Any, file: Stored, part: Path, take: Callable[[int], None]) ->
         try:
             _stream(fs, file, path, (lambda size: None) if file.size else take)
             break
-        except (FileNotFoundError, PermissionError):
+        except (FileNotFoundError, PermissionError, UnreadableError):
             raise
         except Exception:  # as many kinds as there are stores
             if attempt == _TRIES - 1:
