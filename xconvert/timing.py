@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from xconvert import provenance
+from xconvert import provenance, supervision
 from xconvert.backends import (
     Backend,
     Job,
@@ -77,14 +76,14 @@ def _running(backend: Backend, model: Model, batches: Sequence[Array], threads: 
     names = native_names(backend.name, model)
     jobs = [Job(model.layers, weights, x, names=names) for x in batches]
     few = dict.fromkeys(THREADS, str(threads))
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder, Path(folder, "said").open("w+") as said:
-        describe_job(Path(folder), backend, model, jobs[0])
-        save_images(Path(folder), jobs)
+    with supervision.temporary() as folder, (folder / "said").open("w+") as said:
+        describe_job(folder, backend, model, jobs[0])
+        save_images(folder, jobs)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said, "text": True}
-        command = command_of("timer", backend.name, folder, str(threads))
+        command = command_of("timer", backend.name, str(folder), str(threads))
         process = subprocess.Popen(command, env={**environment(), **few}, **pipes)  # noqa: S603
         try:
-            yield Runner(backend.name, Path(folder), process, said)
+            yield Runner(backend.name, folder, process, said)
         finally:
             process.kill()
             process.communicate()

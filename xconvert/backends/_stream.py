@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from xconvert.backends import Backend, Job, describe_job, environment, failed, loadz, python_of, savez
+from xconvert import supervision
+from xconvert.backends import Backend, Job, command_of, describe_job, environment, failed, loadz, savez
 from xconvert.model import Array, Model
 
 _POLL = 0.002  # seconds between looks for an answer
@@ -23,10 +22,10 @@ def streaming(backend: Backend, model: Model, job: Job) -> Iterator[Callable[[Ar
 
     Batches travel through a temporary folder. Raises ``UsageError`` when the framework fails.
     """
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
-        describe_job(Path(folder), backend, model, job)
-        command = [python_of(backend.name), "-P", "-m", "xconvert.backends.worker", folder, "stream"]
-        errors = Path(folder, "errors")
+    with supervision.temporary() as folder:
+        describe_job(folder, backend, model, job)
+        command = command_of("worker", backend.name, str(folder), "stream")
+        errors = folder / "errors"
         with errors.open("wb") as log:
             options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": log, "stderr": log, "env": environment(False)}
             process: Any = subprocess.Popen(command, **options)  # noqa: S603
@@ -34,7 +33,7 @@ def streaming(backend: Backend, model: Model, job: Job) -> Iterator[Callable[[Ar
 
         def run(images: Array) -> dict[str, Array]:
             nonlocal count
-            given, answer, count = Path(folder, f"images_{count}.npz"), Path(folder, f"out_{count}.npz"), count + 1
+            given, answer, count = folder / f"images_{count}.npz", folder / f"out_{count}.npz", count + 1
             savez(given, images)
             with contextlib.suppress(BrokenPipeError):  # it has ended: below says why
                 pipe.write(f"{count - 1}\n".encode())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.architectures import families
-from xconvert.backends import CANNOT, Job, backends, loadz, savez
+from xconvert.backends import CANNOT, Job, Serve, backends, loadz, savez
 from xconvert.model import Array, Depth
 
 _NONE = np.empty((0, 0, 0, 0))
@@ -42,6 +42,11 @@ def _asked(folder: Path) -> Iterator[tuple[int, Array]]:
             yield int(line), images["arr_0"]
 
 
+def _served(answer: Serve, last: str) -> Callable[[Job], dict[str, Array]]:
+    """A network that is built once, and not for every batch anew, in the place of ``Backend.run``."""
+    return lambda job: {last: answer(job.images)}
+
+
 def main(folder: Path) -> None:
     """Write ``out_<i>.npz`` for each array of images: those in ``images.npz``, or, to be streamed, those in ``images_<i>.npz``
     for each i on stdin.
@@ -52,6 +57,7 @@ def main(folder: Path) -> None:
     if act is None:
         raise ValueError(backend.untrained)
     if sys.argv[2:] == ["stream"]:
+        act = _served(backend.serve(job), job.layers[-1].name) if backend.serve and not job.taps else act
         jobs: Iterator[tuple[int, Job]] = ((i, replace(job, images=images)) for i, images in _asked(folder))
     else:
         jobs = enumerate(given(folder, job))

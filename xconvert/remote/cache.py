@@ -12,13 +12,12 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from xconvert import formats
+from xconvert import formats, supervision
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._limits import parse_memory, told
 from xconvert.progress import tell
@@ -179,14 +178,14 @@ def _located(fs: Any, path: str, address: str) -> tuple[str, list[Stored]]:
     inside = {
         entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in fs.ls(path, detail=True) if entry["type"] == "file"
     }
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as names:  # which of them is the checkpoint, as in a folder here
+    with supervision.temporary() as names:  # which of them is the checkpoint, as in a folder here
         for name in inside:
             Path(names, name).touch()
         try:
             chosen = [file.name for file in _files_of(Path(names))]
             main = formats.locate(Path(names)).name
         except UnreadableError as error:
-            raise type(error)(error.message.replace(names, address), hints=error.hints) from None
+            raise type(error)(error.message.replace(str(names), address), hints=error.hints) from None
     whole = "." if len(chosen) > 1 and main == "model.safetensors" else main  # a folder of the Hub is read as one
     return whole, [stored(inside[name]["name"], inside[name], name) for name in chosen]
 

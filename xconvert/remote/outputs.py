@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +9,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from xconvert import supervision
 from xconvert.remote import called, is_url, name_of
 from xconvert.report import Report
 
@@ -26,11 +26,11 @@ def delivered(url: str, force: bool) -> Iterator[Path]:
 
     if not force:
         refuse_existing(url)
-    with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
+    with supervision.temporary() as folder:
         place = Path(folder, name_of(url))
         with called(place, url):
             yield place
-            upload(Path(folder), url, force)
+            upload(folder, url, force)
 
 
 def delivering(function: Convert) -> Convert:
