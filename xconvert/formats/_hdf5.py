@@ -39,12 +39,9 @@ def is_hdf5(data: mmap.mmap | memoryview) -> bool:
     """Whether the signature is at byte 0, 512, 1024, 2048 …, where HDF5 looks for it, and is not a part of something else."""
     if data[:4] == b"PK\x03\x04":  # a zip archive may hold HDF5, and tensors any bytes
         return False
-    at = 0
-    while at < len(data):
-        if data[at : at + len(_SIGNATURE)] == _SIGNATURE and (at == 0 or data[at + 8 : at + 9] in _VERSIONS):
-            return True
-        at = at * 2 or 512
-    return False
+    places = (0, *takewhile(lambda at: at < len(data), (512 << i for i in count())))
+    signed = (at for at in places if data[at : at + len(_SIGNATURE)] == _SIGNATURE)
+    return any(at == 0 or data[at + 8 : at + 9] in _VERSIONS for at in signed)
 
 
 def root_names(data: mmap.mmap) -> frozenset[str]:
