@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from xconvert import provenance
-from xconvert.backends import Backend, Job, backends, describe_jobs, environment, failed, find, forward, loadz, worker
+from xconvert.backends import Backend, Job, backends, command_of, describe_jobs, environment, failed, find, forward, loadz
 from xconvert.compare import relative_l2
 from xconvert.effects import check_sizes
 from xconvert.errors import UsageError, XconvertError
@@ -68,7 +68,7 @@ def _running(backend: Backend, model: Model, batches: Sequence[Array], threads: 
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder, Path(folder, "said").open("w+") as said:
         describe_jobs(Path(folder), backend, model, jobs)
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": said, "text": True}
-        command = worker("timer", backend.name, folder, str(threads))
+        command = command_of("timer", backend.name, folder, str(threads))
         process = subprocess.Popen(command, env={**environment(), **few}, **pipes)  # noqa: S603
         try:
             yield Runner(backend.name, Path(folder), process, said)

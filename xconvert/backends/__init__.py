@@ -216,7 +216,7 @@ def run_apart(backend: Backend, model: Model, jobs: Sequence[Job], *, train: boo
 
     with tempfile.TemporaryDirectory(prefix="xconvert-") as folder:
         describe_jobs(Path(folder), backend, model, jobs, train=train)
-        command = worker("worker", backend.name, folder)
+        command = command_of("worker", backend.name, folder)
         done = subprocess.run(command, capture_output=True, text=True, env=environment(train), check=False)  # noqa: S603
         if done.returncode:
             raise failed(backend.name, done.returncode, (done.stderr or done.stdout).strip().splitlines())
@@ -248,7 +248,7 @@ def describe_jobs(folder: Path, backend: Backend, model: Model, jobs: Sequence[J
     np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
 
 
-def worker(module: str, backend: str, *arguments: str) -> list[str]:
+def command_of(module: str, backend: str, *arguments: str) -> list[str]:
     """The command that runs a module of this package in the Python of ``backend``, and not from the current folder."""
     return [python_of(backend), "-P", "-m", f"xconvert.backends.{module}", *arguments]
 
