@@ -113,7 +113,7 @@ def test_a_head_has_the_precision_of_the_one_before(dtype: str) -> None:
 def test_a_conversion_tells_of_a_new_head(source: Path, tmp_path: Path) -> None:
     report = convert(source, tmp_path / "b.h5", to="keras", num_classes=4, seed=9)
     assert report.equal
-    assert report.head == "new"
+    assert (report.head, report.answers, report.source["classes"]) == ("new", "logits", 10)
     first = report.changes[0]
     assert [first[key] for key in ("attribute", "action", "source", "target")] == [
         *("head", "new", "10 classes"),
@@ -130,7 +130,7 @@ def test_a_conversion_tells_of_a_new_head(source: Path, tmp_path: Path) -> None:
 
 def test_a_conversion_without_a_head(source: Path, tmp_path: Path) -> None:
     report = convert(source, tmp_path / "b.npz", to="torch", head=False)
-    assert (report.equal, report.head) == (True, "dropped")
+    assert (report.equal, report.head, report.answers, report.source["classes"]) == (True, "dropped", "features", 10)
     assert report.layers[-1].name == "block7.sepconv2.act"
     assert not load(tmp_path / "b.npz").head
     report = convert(tmp_path / "b.npz", tmp_path / "c.npz", to="torch", head=False)

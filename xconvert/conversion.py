@@ -47,10 +47,11 @@ class Target(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A conversion that was found to be possible: ``model`` has the head that was asked for, ``intended`` is ``model`` with the
-    attributes of the target, ``changes`` what both took.
+    """A conversion that was found to be possible: ``source`` as it was read, ``model`` with the head that was asked for,
+    ``intended`` with the attributes of the target too, and in ``changes`` what both took.
     """
 
+    source: Model
     model: Model
     intended: Model
     changes: tuple[Change, ...]
@@ -98,18 +99,18 @@ def convert(
     target = resolve(to, loaded, known, name_of(source), Path(output) if output else None, layout)
     model, surgery = operated(loaded, Asked(background, num_classes, head, head_init, seed), target.own.family)
     _check_names(target, model, accept, verify_with, card or {})
-    plan = _planned(model, target, accept, surgery)
+    plan = _planned(loaded, model, target, accept, surgery)
     check = _check_places(target, model, force, verify_with)
     report = _report(plan)
     with published(target.path, target.format, check, _size(plan.intended)) as written:
         checkpoint = _write(plan, written)
         report = _verified(report, plan, checkpoint, written, verify_with, mappings) if verify else report
-        _write_card(report, target, checkpoint, written, card or {})
+        _write_card(report, plan, checkpoint, written, card or {})
     told = partial(provenance.describe, model, target.path, backends=verify_with if verify else ())
     return replace(report, output=str(target.path), provenance=provenance.Later(told))
 
 
-def _planned(model: Model, target: Target, accept: Collection[str], surgery: tuple[Change, ...]) -> Plan:
+def _planned(source: Model, model: Model, target: Target, accept: Collection[str], surgery: tuple[Change, ...]) -> Plan:
     """What is to be done, and in ``surgery`` already was; raises ``RefusedError`` where the target computes something else that
     was not accepted.
     """
@@ -118,7 +119,7 @@ def _planned(model: Model, target: Target, accept: Collection[str], surgery: tup
         from xconvert.effects import refusal
 
         raise refusal(model, refused, target.implementation, target.implementation.dialect)
-    return Plan(model, intended, (*surgery, *changes), target)
+    return Plan(source, model, intended, (*surgery, *changes), target)
 
 
 def _write(plan: Plan, path: Path) -> Checkpoint:
@@ -131,15 +132,16 @@ def _write(plan: Plan, path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _write_card(report: Report, target: Target, checkpoint: Checkpoint, path: Path, stated: Mapping[str, str]) -> None:
+def _write_card(report: Report, plan: Plan, checkpoint: Checkpoint, path: Path, stated: Mapping[str, str]) -> None:
     """Write the model card of a folder, once its figures are known; what it says of the weights is their own record."""
-    if target.format.card and checkpoint.graph:
+    form = plan.target.format
+    if form.card:
+        from xconvert.parity import channels
         from xconvert.reports import card
 
-        record, first = json.loads(checkpoint.metadata["xconvert"]), checkpoint.graph.layers[0].name
-        channels = checkpoint.graph.weights[f"{first}.weight"].shape[2]
-        text = card.document(report, target.format.name, record, channels, stated)
-        (path / target.format.card).write_text(text, encoding="utf-8")
+        record = json.loads(checkpoint.metadata["xconvert"])
+        network = {**describe(plan.model), "channels": channels(plan.model)}
+        (path / form.card).write_text(card.document(report, form.name, record, network, stated), encoding="utf-8")
 
 
 def _check_names(
@@ -284,7 +286,7 @@ def _report(plan: Plan) -> Report:
     }
     told = [change.told() for change in plan.changes]
     notes = (*model.notes, *_notes(plan))
-    return Report(describe(model), written, changes=tuple(told), notes=notes, omitted=model.omitted)
+    return Report(describe(plan.source), written, changes=tuple(told), notes=notes, omitted=model.omitted)
 
 
 def _notes(plan: Plan) -> list[str]:

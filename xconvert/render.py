@@ -99,7 +99,7 @@ def conversion(source: str, report: Report) -> str:
         told = f"; worst `{worst.name}` {_off(worst)}" if worst.relative else " to the bit"
         pairs.append(("layers", f"all {len({layer.name for layer in report.layers})} agree{told}"))
         pairs.append(
-            (_output(report), ", ".join(f"{o.size}×{o.size} {o.relative:.1e}" for o in report.outputs) + _allowed(report))
+            (report.answers, ", ".join(f"{o.size}×{o.size} {o.relative:.1e}" for o in report.outputs) + _allowed(report))
         )
     head = f"{click.style(clean(source), bold=True)} → {click.style(clean(report.output), bold=True)}"
     accepted = ", ".join(f"`{change['attribute']}`" for change in report.changes if change["action"] == "accepted")
@@ -115,10 +115,6 @@ def _change(change: Mapping[str, Any]) -> tuple[str, str]:
     if change["action"] == "training":
         told += " (no answer depends on it)"
     return change["action"], told + (f" in {change['where']}" if change["count"] else "")
-
-
-def _output(report: Report) -> str:
-    return "logits" if report.source.get("classes") else "features"
 
 
 def _allowed(report: Report) -> str:
@@ -203,7 +199,7 @@ def _answers(report: Report) -> list[str]:
         told = [agreed[o.size] for o in outputs]
         measures.append(("same top 1", [f"{t.top1} of {t.images}" for t in told]))
         measures.append(("same top 5", [f"{t.top5} of {t.images}" for t in told]))
-    head = f"  {_output(report):22}" + "".join(f"{f'{o.size}×{o.size}':>10}" for o in outputs)
+    head = f"  {report.answers:22}" + "".join(f"{f'{o.size}×{o.size}':>10}" for o in outputs)
     lines = [f"  {label:22}" + "".join(f"{cell:>10}" for cell in cells) for label, cells in measures]
     return [click.style(head, dim=True), *lines]
 
@@ -243,14 +239,14 @@ def verdict(report: Report) -> str:
         told = ""
         if report.outputs:
             worst = max(report.outputs, key=lambda layer: layer.relative)
-            told = f": {_output(report)} agree, relative L2 {_off(worst)}"
+            told = f": {report.answers} agree, relative L2 {_off(worst)}"
         told += "; so does a step of training" if report.training else ""
         return click.style("equal", fg="green", bold=True) + told
     failed = next((check for check in report.checks if not check.ok), None)
     if first := report.first_divergence:
         output = max(report.outputs, key=lambda layer: layer.relative)
         told = f"first at `{first.name}` ({first.size}×{first.size})\n"
-        told += f"  {_output(report)} move by {output.moved:.1e} of the largest at {output.size}×{output.size}"
+        told += f"  {report.answers} move by {output.moved:.1e} of the largest at {output.size}×{output.size}"
     elif failed:
         told = failed.name
     else:

@@ -205,6 +205,12 @@ class Report:
         return next((str(change["action"]) for change in self.changes if change["attribute"] == "head"), "")
 
     @property
+    def answers(self) -> str:
+        """What was compared at the end: ``"logits"``, or without a head ``"features"``."""
+        headed = self.head == "new" or (self.source.get("classes") and self.head != "dropped")
+        return "logits" if headed else "features"
+
+    @property
     def first_divergence(self) -> LayerError | None:
         """The first layer, in order of execution, that is over tolerance at any size."""
         return next((layer for layer in self.layers if not layer.ok), None)

@@ -104,7 +104,7 @@ def effect(report: Report) -> str:
     if not report.layers:
         return ""
     worst = max(report.outputs, key=_badness)
-    output = "logits" if report.source.get("classes") else "features"
+    output = report.answers
     at = size(worst.size)
     if report.first_divergence is None:
         told = (

@@ -83,18 +83,21 @@ def check(stated: Mapping[str, str]) -> None:
             raise UsageError(f"`{value}` is no {name.replace('_', ' ')}", facts=[f"expected {what}"])
 
 
-def document(report: Report, layout: str, record: Mapping[str, Any], channels: int, stated: Mapping[str, str]) -> str:
-    """The card of the folder that ``report`` is about, written in ``layout``, of a network for images of so many ``channels``.
-    ``record``: xconvert's own in its weights; ``stated``: what the user knows of it, as ``check`` allows it.
+def document(
+    report: Report, layout: str, record: Mapping[str, Any], network: Mapping[str, Any], stated: Mapping[str, str]
+) -> str:
+    """The card of the folder that ``report`` is about, written in ``layout``. ``record``: xconvert's own in its weights;
+    ``network``: what they are, as ``naming.describe`` says, with its input ``channels``; ``stated``: what the user knows of it,
+    as ``check`` allows it.
     """
-    told, source = LAYOUTS.get(layout, Layout(layout, "", "")), report.source
-    name, head = str(record.get("published") or source["architecture"]), bool(source["classes"])
+    told = LAYOUTS.get(layout, Layout(layout, "", ""))
+    name, head = str(record.get("published") or network["architecture"]), bool(network["classes"])
     lines = [*_front(told.library, stated, head), f"# {text(name)}", ""]
-    lines += [f"{prose(_what(report, record))}", ""]
-    images = {"size": source["preprocessing"].get("size", 299), "channels": channels}
-    use = (told.use if head else told.headless).format(name=name, classes=source["classes"], **images)
+    lines += [f"{prose(_what(report, record, network))}", ""]
+    images = {"size": network["preprocessing"].get("size", 299), "channels": network["channels"]}
+    use = (told.use if head else told.headless).format(name=name, classes=network["classes"], **images)
     lines += ["## Use", "", "```python", use, "```", ""] if use else []
-    lines += _images(source["preprocessing"])
+    lines += _images(network["preprocessing"])
     lines += ["## Parity", "", *_parity(report)]
     lines += ["## Made from", "", *table(("", ""), _origin(report, record))]
     notes = [f"- {prose(_text.sentence(note))}" for note in report.notes]
@@ -108,10 +111,9 @@ def _front(library: str, stated: Mapping[str, str], head: bool) -> list[str]:
     return ["---", *(f"{name}: {value}" for name, value in told.items()), "tags:", *(f"- {tag}" for tag in tags), "---", ""]
 
 
-def _what(report: Report, record: Mapping[str, Any]) -> str:
-    source = report.source
-    head = f"{source['classes']} classes" if source["classes"] else "no head"
-    told = f"{source['architecture'].replace('_', ' ')}, {head}, {source['parameters']:,} parameters"
+def _what(report: Report, record: Mapping[str, Any], network: Mapping[str, Any]) -> str:
+    head = f"{network['classes']} classes" if network["classes"] else "no head"
+    told = f"{network['architecture'].replace('_', ' ')}, {head}, {network['parameters']:,} parameters"
     done = "Converted and verified" if report.verified else "Converted, but not verified,"
     return f"{told}, under the names of {record['implementation']}. {done} by xconvert {__version__}."
 
@@ -127,7 +129,6 @@ def _parity(report: Report) -> list[str]:
     """What was compared, how far apart it was, and what is allowed; or that nothing was."""
     if not report.verified:
         return ["Nothing was compared.", ""]
-    output = "logits" if report.source["classes"] else "features"
     accepted = [change["attribute"] for change in report.changes if change["action"] == "accepted"]
     told = "The source network and the weights in this folder, read again, were computed by the same reference in float64"
     told += f", both with the target's {', '.join(f'`{name}`' for name in accepted)}." if accepted else "."
@@ -142,7 +143,7 @@ def _parity(report: Report) -> list[str]:
         )
         for o in report.outputs
     ]
-    head = (output, "relative L2", "allowed", "max absolute", "same first class")
+    head = (report.answers, "relative L2", "allowed", "max absolute", "same first class")
     runs = [(text(c.name), prose(c.detail)) for c in report.checks if c.name == "values" or c.name.startswith("run by ")]
     return [prose(told), "", *table(head, rows), *blocks(report), *table(("check", "found"), runs)]
 
