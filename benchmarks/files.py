@@ -43,6 +43,16 @@ def parts(path: Path) -> list[Path]:
     return [path] if path.exists() else sorted(path.parent.glob(f"{path.name}.*"))
 
 
+def linked(path: Path, count: int) -> Path:
+    """A folder with ``count`` names of the file ``path``."""
+    folder = BUILD / f"{count} x {path.name}"
+    folder.mkdir(exist_ok=True)
+    for i in range(count):
+        (folder / f"{i}{path.suffix}").unlink(missing_ok=True)
+        (folder / f"{i}{path.suffix}").hardlink_to(path)
+    return folder
+
+
 def size(path: Path) -> float:
     """MiB of all its files."""
     return sum(part.stat().st_size for part in parts(path)) / 2**20

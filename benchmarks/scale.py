@@ -66,9 +66,13 @@ def numbers(session: Session, case: str) -> Iterator[Figure]:
     convert = " ".join(f"'{part}'" for part in xconvert(path, "--to", "torch", "--no-verify"))
     loop = f'for i in $(seq {COUNT}); do {convert} -o "$0/$i.pth" || exit; done'
     many = [Rival("a process for each", ["sh", "-c", loop, "{out}"])]
-    runs, problems = session.alternate([one, *many])
+    verified = Rival("one file, verified", xconvert(path, "--to", "torch", "-o", "{out}/x.pth"))
+    batch = Rival("batch", xconvert("batch", files.linked(path, COUNT), "--to", "torch", "-o", "{out}/batch"))
+    runs, problems = session.alternate([one, *many, verified, batch])
     session.keep("scale", case, runs)
     told = Case("scale", case, runs, problems)
     for rival in many:
         yield from told.times(f"{COUNT} files, {rival.name} / one file", rival.name, one.name)
         yield told.memory(f"peak memory, {rival.name}", rival.name)
+    yield from told.times(f"{COUNT} files, {batch.name} / {verified.name}", batch.name, verified.name)
+    yield told.memory(f"peak memory, {batch.name}", batch.name)

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests import photos
 from tests.servers import free_port, process
 from tests.test_batch import files, start, wait_for
 from tests.test_cli import run
 from tests.test_remote import bucket, own_cache, store  # noqa: F401  (fixtures)
 from tests.zoo import make
+from xconvert import evaluate
 from xconvert.batch.execution import Lost, cluster, local, map_entries
 from xconvert.errors import UsageError
 
@@ -78,6 +80,22 @@ def test_a_worker_is_killed_midway_and_nothing_is_lost_or_done_twice(dask: Clust
     again = start("zoo", "--to", "torch", "-o", "there", "--cluster", dask.address, "--resume")
     out, err = again.communicate(timeout=200)
     assert again.returncode == 0 and out == whole and err.startswith("12 of 12 are finished already")
+
+
+def test_an_evaluation_whose_worker_is_killed_counts_every_image_once(dask: Cluster, tmp_path: Path) -> None:
+    photos.write(tmp_path / "photos", 240, largest=120)
+    keras = Path(__file__).parents[1] / "fixtures" / "keras.h5"
+    told = {}
+
+    def shared_out(done: int, _before: int, _total: int, _right: int) -> None:
+        if done and not told:
+            told["killed"] = os.kill(dask.workers[0].pid, signal.SIGKILL)
+
+    here = evaluate(keras, tmp_path / "photos", settings={"size": 75})
+    options = {"settings": {"size": 75}, "progress": shared_out, "batch": 8, "resume": tmp_path / "state.json"}
+    there = evaluate(keras, tmp_path / "photos", pool=cluster(dask.address), **options)
+    assert told and there.outcomes == here.outcomes and len(there.outcomes) == 240
+    assert len(json.loads((tmp_path / "state.json").read_text())["images"]) == 240
 
 
 def test_the_same_function_is_mapped_here_and_there(dask: Cluster) -> None:

@@ -24,6 +24,7 @@ from tests.test_reports_browser import BOTH, Page, page  # noqa: F401  (`page` i
 from tests.test_reports_html import Page as Parsed
 from xconvert import evaluate, forward, predict
 from xconvert.backends import backends
+from xconvert.batch.execution import local
 from xconvert.errors import RefusedError, UnreadableError, UsageError
 from xconvert.evaluation import Evaluation
 from xconvert.images import prepare
@@ -208,6 +209,36 @@ def test_images_that_cannot_be_read_are_named(folder: Path, tmp_path: Path) -> N
         path.write_bytes(b"nothing")
     with pytest.raises(UnreadableError, match="no image of"):
         small(bad, keep_going=True)
+
+
+# Shared out
+
+KERAS = Path(__file__).parents[1] / "fixtures" / "keras.h5"
+
+
+@pytest.mark.slow
+def test_workers_find_what_one_process_finds(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = small(folder, KERAS, against=KERAS)
+    state = tmp_path / "state.json"
+    first = small(folder, KERAS, against=KERAS, resume=state, pool=local(2), batch=8, limit=20)
+    shared = small(folder, KERAS, against=KERAS, resume=state, pool=local(2), batch=8)
+    assert shared.outcomes == whole.outcomes and shared.resumed == len(first.outcomes) == 20
+    monkeypatch.chdir(folder)
+    assert small(Path(), KERAS, pool=local(2)).outcomes == tuple(replace(o, gap=0.0) for o in small(folder, KERAS).outcomes)
+
+
+@pytest.mark.slow
+def test_what_a_worker_cannot_do_is_told_as_here(folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    photos.write(bad, 4, largest=100, suffixes=(".npy",))
+    (bad / "001/00001.npy").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"00001.npy`") as caught:
+        small(bad, KERAS, pool=local(2), batch=1)
+    assert caught.value.hints[-1].startswith("`--keep-going`")
+    found = small(bad, KERAS, pool=local(2), batch=1, keep_going=True)
+    assert [unread.name for unread in found.unread] == ["001/00001.npy"] and len(found.outcomes) == 3
+    with pytest.raises(UsageError, match="other processes evaluate files"):
+        small(folder, narrow(1), pool=local(2))
 
 
 # What is remembered

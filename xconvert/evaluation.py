@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from xconvert.datasets import Dataset, Sample, dataset, spread
-from xconvert.errors import UnreadableError, UsageError
+from xconvert.errors import RefusedError, UnreadableError, UsageError
 from xconvert.images import prepare
 from xconvert.labels import Label
 from xconvert.loading import TRUST
@@ -21,7 +23,11 @@ from xconvert.outcomes import Outcome, State, key_of
 from xconvert.preprocessing import PREPROCESSING
 from xconvert.serving import Answer, Server, answering, server, without_background
 
+if TYPE_CHECKING:
+    from xconvert.batch.execution import Pool
+
 BATCH = 32  # images that are computed, and at the most lost by a kill
+SHARD = 1024  # images that another process is given at a time, at the most
 
 
 class Unread(NamedTuple):
@@ -84,6 +90,7 @@ class Evaluation:
         return sorted(((c, n, r) for c, (n, r) in counts.items()), key=lambda told: (told[2] / told[1], -told[1], told[0]))
 
 
+Made = tuple[Sequence[tuple[Sample, Outcome]], Sequence[Unread]]  # what became of some images
 Progress = Callable[[int, int, int, int], None]  # images done, those of them in an earlier run, images in all, right ones
 
 
@@ -100,6 +107,7 @@ def evaluate(
     resume: str | Path | None = None,
     keep_going: bool = False,
     progress: Progress | None = None,
+    pool: AbstractContextManager[Pool] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Classify the labelled images in ``folder`` (see ``xconvert.datasets``), each with the checkpoint's own preprocessing.
@@ -107,12 +115,37 @@ def evaluate(
     ``against``: another checkpoint, or the same one with another ``against_backend``, to compare the answers with. ``labels``: a
     file with the classes' names. ``batch``: images that are computed at a time. ``limit``: how many images, spread evenly.
     ``resume``: a file that remembers what was computed; the answers in it count if they are of the same networks, prepared and
-    run alike. ``keep_going``: leave images out that cannot be read. ``options`` are those of ``load`` for ``model``; those for
-    strangers' files, of preprocessing, ``mappings`` and ``ignore`` hold for ``against`` too. Raises the subclasses of
-    ``XconvertError``.
+    run alike. ``keep_going``: leave images out that cannot be read. ``pool``: what computes parts of the images at a time, as
+    ``xconvert.batch.execution.local(2)`` or ``cluster("dask://host:port")`` makes it; everything must then be a file that its
+    workers reach, and they compute what this process would. ``options`` are those of ``load`` for ``model``; those for strangers'
+    files, of preprocessing, ``mappings`` and ``ignore`` hold for ``against`` too. Raises the subclasses of ``XconvertError``.
     """
     if batch < 1:
         raise UsageError(f"a batch of {batch} images is none", hints=["give 1 or more"])
+    asked = {"against": against, "backend": backend, "against_backend": against_backend, "labels": labels, **options}
+    servers = _servers(model, **asked)
+    sides, known = _aligned(servers)
+    found = dataset(folder, known)
+    chosen = spread(found.samples, limit)
+    state = State(Path(resume) if resume else None, key_of(sides, servers))
+    run = _Run(sides, servers, state, batch, keep_going, progress)
+    if pool is None:
+        return run.over(str(folder), known, chosen, found, run.computed)
+    if isinstance(model, Model) or isinstance(against, Model):
+        raise UsageError("other processes evaluate files", hints=["give the files, or leave the pool away"])
+    task = {"model": model, **asked, "batch": batch, "keep_going": keep_going}
+    return run.over(str(folder), known, chosen, found, partial(_shared_out, pool, task))
+
+
+def _servers(
+    model: str | Path | Model,
+    *,
+    against: str | Path | Model | None,
+    backend: str,
+    against_backend: str | None,
+    labels: str | Path | None,
+    **options: Any,
+) -> tuple[Server, ...]:
     servers = [server(model, backend=backend, labels=labels, **options)]
     if against is not None:
         shared = {name: value for name, value in options.items() if name in ("mappings", "ignore", *TRUST)}
@@ -122,11 +155,60 @@ def evaluate(
         servers.append(other)
     elif against_backend is not None:
         raise UsageError("a second backend wants a second checkpoint", hints=["pass `--against`, which may be the same file"])
-    sides, known = _aligned(servers)
-    found = dataset(folder, known)
-    chosen = spread(found.samples, limit)
-    state = State(Path(resume) if resume else None, key_of(sides, servers))
-    return _Run(sides, tuple(servers), state, batch, keep_going, progress).over(str(folder), known, chosen, found)
+    return tuple(servers)
+
+
+def _shared_out(pool: AbstractContextManager[Pool], task: Mapping[str, Any], todo: Sequence[Sample]) -> Iterator[Made]:
+    """What the workers of ``pool`` find, each in a shard of ``todo`` at a time. Raises what a shard raises; what was found before
+    is known by then.
+    """
+    from xconvert.batch import execution, worker
+
+    with pool as opened:
+        width = max(opened.width(), 1)
+        size = min(max(-(-len(todo) // (4 * width)), task["batch"]), SHARD)
+        shards = [todo[start : start + size] for start in range(0, len(todo), size)]
+        threads = {"XCONVERT_THREADS": str(max(execution.cores() // width, 1))}
+        plain = {**task, **{name: _place(task[name]) for name in ("model", "against", "labels")}, "environment": threads}
+        plain |= {"source": plain["model"], "mappings": [_place(folder) for folder in task.get("mappings", ())]}
+        tasks = ({**plain, "samples": [(_place(s.path), s.name, s.label) for s in shard]} for shard in shards)
+        try:
+            for number, result in execution.map_entries(opened, worker.perform, map(json.dumps, tasks)):
+                yield _found(shards[number], result)
+        finally:
+            worker.interrupt()
+
+
+def _place(path: str | Path | None) -> str | None:
+    """Where a worker finds ``path``: it may run in another folder."""
+    return path if path is None or "://" in str(path) else str(Path(path).resolve())  # type: ignore[return-value]
+
+
+def _found(samples: Sequence[Sample], result: str | Exception) -> Made:
+    if isinstance(result, Exception):
+        raise UsageError("a worker is gone", facts=[str(result)], hints=["`--resume STATE.json` goes on where this ended"])
+    told = json.loads(result)
+    if problem := told.get("error"):
+        kind = RefusedError if problem["exit_code"] == 1 else UsageError
+        raise kind(problem["message"], facts=problem["facts"], hints=problem["hints"])
+    by_name = {sample.name: sample for sample in samples}
+    made = [Outcome(name, label, tuple(ranks), tuple(firsts), *more) for name, label, ranks, firsts, *more in told["made"]]
+    return [(by_name[outcome.name], outcome) for outcome in made], [Unread(*each) for each in told["unread"]]
+
+
+def shard(task: Mapping[str, Any]) -> dict[str, Any]:
+    """What a worker finds in the ``samples`` of ``task``, in JSON types; the rest of it is as for ``evaluate``."""
+    asked = {name: value for name, value in task.items() if name not in _SHARDS_OWN}
+    servers = _servers(task["model"], **asked)
+    run = _Run(_aligned(servers)[0], servers, State(None, ""), task["batch"], task["keep_going"], None)
+    made, unread = list[tuple[Sample, Outcome]](), list[Unread]()
+    for found, missed in run.computed([Sample(Path(path), name, label) for path, name, label in task["samples"]]):
+        made += found
+        unread += missed
+    return {"made": [list(asdict(outcome).values()) for _, outcome in made], "unread": unread}
+
+
+_SHARDS_OWN = ("model", "batch", "keep_going", "samples", "source", "environment")
 
 
 def _aligned(servers: Sequence[Server]) -> tuple[list[int], tuple[Label, ...]]:
@@ -154,27 +236,41 @@ class _Run:
     keep_going: bool
     progress: Progress | None
 
-    def over(self, folder: str, labels: tuple[Label, ...], samples: Sequence[Sample], found: Dataset) -> Evaluation:
+    def over(
+        self,
+        folder: str,
+        labels: tuple[Label, ...],
+        samples: Sequence[Sample],
+        found: Dataset,
+        computed: Callable[[Sequence[Sample]], Iterator[Made]],
+    ) -> Evaluation:
         started = time.monotonic()
         done = {s.name: o for s in samples if (o := self.state.outcome(s))}
         resumed, unread = len(done), list[Unread]()
         todo = [sample for sample in samples if sample.name not in done]
         right = sum(outcome.ranks[0] == 0 for outcome in done.values())
-        with ExitStack() as stack:
-            answers = [stack.enter_context(answering(s)) for s in self.servers] if todo else []
-            for start in range(0, len(todo), self.batch):
-                made = self._batch(answers, todo[start : start + self.batch], unread)
-                self.state.add(made)
-                done |= {outcome.name: outcome for _, outcome in made}
-                right += sum(outcome.ranks[0] == 0 for _, outcome in made)
-                if self.progress:
-                    self.progress(len(done) + len(unread), resumed, len(samples), right)
+        for made, missed in computed(todo) if todo else ():
+            self.state.add(made)
+            unread += missed
+            done |= {outcome.name: outcome for _, outcome in made}
+            right += sum(outcome.ranks[0] == 0 for _, outcome in made)
+            if self.progress:
+                self.progress(len(done) + len(unread), resumed, len(samples), right)
+        unread.sort(key={sample.name: i for i, sample in enumerate(samples)}.get)  # type: ignore[arg-type]
         if not done:
             raise UnreadableError(f"no image of `{folder}` can be read", facts=[u.why for u in unread[:5]])
         ordered = tuple(done[sample.name] for sample in samples if sample.name in done)
         notes = dict.fromkeys([*found.notes, *(note for s in self.servers for note in s.notes), *self._notes()])
         result = Evaluation(self.servers, folder, labels, tuple(samples), ordered, tuple(unread), tuple(notes), resumed)
         return replace(result, seconds=time.monotonic() - started)
+
+    def computed(self, todo: Sequence[Sample]) -> Iterator[Made]:
+        """What is found in each batch of ``todo``, computed in this process."""
+        with ExitStack() as stack:
+            answers = [stack.enter_context(answering(s)) for s in self.servers]
+            for start in range(0, len(todo), self.batch):
+                unread: list[Unread] = []
+                yield self._batch(answers, todo[start : start + self.batch], unread), unread
 
     def _notes(self) -> list[str]:
         if not any(self.skipped):

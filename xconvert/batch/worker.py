@@ -1,4 +1,5 @@
-"""One conversion in a process of its own: ``python -m xconvert.batch.worker`` is the process, ``perform`` starts it.
+"""One conversion, or one shard of an evaluation, in a process of its own: ``python -m xconvert.batch.worker`` is the process,
+``perform`` starts it.
 
 What ends the process, be it a crash in a library of C or a kernel without memory, is one entry that failed. The process ends with
 the one that started it: its standard input is a pipe to that, on which it gets one line, what to do.
@@ -83,10 +84,27 @@ def failure(error: XconvertError) -> dict[str, Any]:
 
 
 def answer(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what ``task`` says, a conversion or, where it has ``samples``, a shard of an evaluation, or tell why that cannot be: see
+    ``failure``.
+    """
+    from xconvert import evaluation
+
+    try:
+        return evaluation.shard(task) if "samples" in task else _converted(task)
+    except XconvertError as error:
+        return failure(error)
+    except OSError as error:
+        told = f"`{error.filename}` cannot be used: {error.strerror}" if error.filename else str(error)
+        return failure(UnreadableError(told))
+    except MemoryError:
+        return failure(XconvertError("there is not enough memory", hints=["fewer at a time: `--workers 1`"]))
+
+
+def _converted(task: Mapping[str, Any]) -> dict[str, Any]:
     """Convert ``source`` for ``to`` into ``output``, with ``options``, after checking that it has the ``sha256`` that it should.
 
-    ``status`` is ``verified``, ``refused`` or ``failed``; of the first, ``report``, the ``page`` of it in HTML, what source
-    and output are, and the size of the network. An output that is there is replaced: whoever asks has looked.
+    ``status`` is ``verified``; also ``report``, the ``page`` of it in HTML, what source and output are, and the size of the
+    network. An output that is there is replaced: whoever asks has looked.
     """
     from xconvert.conversion import convert
     from xconvert.loading import load
@@ -97,22 +115,14 @@ def answer(task: Mapping[str, Any]) -> dict[str, Any]:
         name: options[name] for name in ("implementation", "key", "ema", "settings", "ignore", "max_memory") if name in options
     }
     reading["mappings"] = options.get("mappings", ())
-    try:
-        with fetched(_with_checksum(task["source"], task["sha256"])) as place:
-            _check(place, task)
-            model = load(place, **reading)
-            options["accept"] = [name for name in options.get("accept", ()) if name in model.values]  # those of other networks
-            if "://" not in task["output"]:
-                Path(task["output"]).parent.mkdir(parents=True, exist_ok=True)
-            report = convert(place, task["output"], to=task["to"], force=True, **options)
-            return _success(task, report, model)
-    except XconvertError as error:
-        return failure(error)
-    except OSError as error:
-        told = f"`{error.filename}` cannot be used: {error.strerror}" if error.filename else str(error)
-        return failure(UnreadableError(told))
-    except MemoryError:
-        return failure(XconvertError("there is not enough memory", hints=["fewer at a time: `--workers 1`"]))
+    with fetched(_with_checksum(task["source"], task["sha256"])) as place:
+        _check(place, task)
+        model = load(place, **reading)
+        options["accept"] = [name for name in options.get("accept", ()) if name in model.values]  # those of other networks
+        if "://" not in task["output"]:
+            Path(task["output"]).parent.mkdir(parents=True, exist_ok=True)
+        report = convert(place, task["output"], to=task["to"], force=True, **options)
+        return _success(task, report, model)
 
 
 def _with_checksum(source: str, sha256: str) -> str:
@@ -152,7 +162,7 @@ def _success(task: Mapping[str, Any], report: Any, model: Any) -> dict[str, Any]
 
 def _wide(layer: Any, weights: Mapping[str, Any]) -> Any:
     """``layer`` as wide as it is here, rather than as published."""
-    return replace(layer, width=weights[f"{layer.name}.weight"].shape[-1]) if layer.width else layer
+    return layer._replace(width=weights[f"{layer.name}.weight"].shape[-1]) if layer.width else layer
 
 
 def _write(file: Path, what: str, share: float) -> None:
@@ -165,7 +175,7 @@ def main() -> None:
     task = json.loads(sys.stdin.readline())
     if os.name == "posix":
         supervision.attended(sys.stdin.fileno())
-    with heard(partial(_write, Path(task["progress"]))):
+    with heard(partial(_write, Path(task["progress"]))) if "progress" in task else contextlib.nullcontext():
         told = answer(task)
     text = json.dumps(told, ensure_ascii=False, allow_nan=False, default=str)
     sys.stdout.write(text)

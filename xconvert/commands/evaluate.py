@@ -30,6 +30,8 @@ running = options(
     click.option("--limit", type=int, metavar="N", help="At most so many images, spread evenly."),
     click.option("--resume", metavar="STATE.json", type=click.Path(path_type=Path), help="Go on where a run with it ended."),
     click.option("--keep-going", is_flag=True, help="Leave out images that cannot be read."),
+    click.option("--workers", type=click.IntRange(1, 1000), metavar="N", help="Share the images out to N processes."),
+    click.option("--cluster", metavar="dask://HOST:PORT", help="Share the images out to this Dask cluster."),
     click.option("--min-top1", type=_SHARE, metavar="PERCENT", help="Exit with 1 where fewer are right."),
     click.option(
         "--min-agreement", type=_SHARE, metavar="PERCENT", help="Exit with 1 where A and B agree on fewer.  [default: 100]"
@@ -58,6 +60,8 @@ def command(
     min_agreement: float | None,
     reports: Sequence[Path],
     as_json: bool,
+    workers: int | None,
+    cluster: str | None,
     **kwargs: Any,
 ) -> None:
     """Classify the labelled images in FOLDER with FILE's network: top-1 and top-5, and the classes that it gets wrong.
@@ -79,7 +83,7 @@ def command(
     for path in reports:
         pages.check(path, files)
     with _progress() as progress:
-        found = evaluate(file, folder, progress=progress, **read_settings(kwargs))
+        found = evaluate(file, folder, progress=progress, pool=_pool(workers, cluster), **read_settings(kwargs))
     show(words.to_dict(found) if as_json else words.text(found))
     for path in dict.fromkeys(reports):
         pages.write(found, path, files)
@@ -87,6 +91,16 @@ def command(
     right = min_top1 is None or 100 * found.share(1) >= min_top1
     agreed = against is None or 100 * found.agreement >= (100 if min_agreement is None else min_agreement)
     sys.exit(0 if right and agreed else 1)
+
+
+def _pool(workers: int | None, cluster: str | None) -> Any:
+    """What shares the images out; None where this process computes them all."""
+    from xconvert.batch import execution
+    from xconvert.errors import UsageError
+
+    if workers and cluster:
+        raise UsageError("a cluster has workers of its own", hints=["leave `--workers` away"])
+    return execution.cluster(cluster) if cluster else execution.local(workers) if workers else None
 
 
 @contextmanager
