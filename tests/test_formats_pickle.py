@@ -193,7 +193,7 @@ def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableError, match=r"an integer of 2000 bytes"):
         pickled(b"\x8b" + struct.pack("<L", 2000) + b"\x01" * 2000 + b".")
     monkeypatch.setattr(_pickle, "MAX_OPCODES", 100)
-    with pytest.raises(UnreadableError, match=r"has more than 100 opcodes"):
+    with pytest.raises(UnreadableError, match=r"has more opcodes than one of its size"):
         pickled(b"N0" * 60 + b".")
 
 

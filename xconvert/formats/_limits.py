@@ -30,17 +30,17 @@ class Limits(NamedTuple):
 
     def budget(self, path: Path, size: int) -> Budget:
         """For the file ``path`` of ``size`` bytes."""
-        return Budget(path, FREE + TIMES * size if self.memory is None else self.memory)
+        return Budget(path, FREE + TIMES * size if self.memory is None else self.memory, size)
 
 
 USUAL = Limits()
 
 
 class Budget:
-    """The bytes of memory that one file may still ask for, and ``allowed``, those it could at first."""
+    """The bytes of memory that one file of ``size`` bytes may still ask for, and ``allowed``, those it could at first."""
 
-    def __init__(self, path: Path, allowed: int) -> None:
-        self._path, self.allowed, self.left = path, allowed, allowed
+    def __init__(self, path: Path, allowed: int, size: int) -> None:
+        self._path, self.allowed, self.left, self.size = path, allowed, allowed, size
 
     def take(self, size: int, what: str) -> None:
         """Account for ``size`` bytes, needed for ``what``, before they are allocated; raises ``UnreadableError`` beyond that."""

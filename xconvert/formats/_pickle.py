@@ -24,6 +24,7 @@ from xconvert.formats._opcodes import COSTS, OBJECT, OPCODES, STOP
 __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
 MAX_OPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
+_FEW = 250_000  # that any file may have beyond one for each of its bytes: PyTorch stores pickles as they are, attackers deflate
 MAX_MARKS = 1_000
 MAX_LINE = 4_096
 _SETTLED = 1 << 16  # bytes after which what opcodes took is taken from the budget
@@ -86,7 +87,7 @@ class _Machine:
 
     def run(self) -> Any:
         data, spent = self.data, 0
-        for _ in range(MAX_OPCODES):
+        for _ in range(min(MAX_OPCODES, _FEW + self.budget.size)):
             code = data[self.at]
             self.at += 1
             if code == STOP:
@@ -96,7 +97,7 @@ class _Machine:
                 self.budget.take(spent, "its pickle makes endlessly many objects")
                 spent = 0
             OPCODES[code](self)
-        raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more than {MAX_OPCODES} opcodes")
+        raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle has more opcodes than one of its size")
 
     def take(self, size: int) -> memoryview:
         start, self.at = self.at, self.at + size
