@@ -153,7 +153,7 @@ def test_checkpoints_of_several_files_and_folders_are_resumed_too(zoo: Path, cap
         '[[entry]]\nsource = "zoo/keras.h5"\nto = ["tensorflow", "mindspore"]\nverify_with = ["numpy"]\n'
     )
     assert run(capsys, "batch", "zoo.toml")[0] == 0
-    names = ["hub/timm/config.json", "hub/timm/model.safetensors", "mindspore/keras.ckpt"]
+    names = ["hub/timm/README.md", "hub/timm/config.json", "hub/timm/model.safetensors", "mindspore/keras.ckpt"]
     assert sorted(files(Path("converted"))) == [
         *names,
         "tensorflow/keras.ckpt.data-00000-of-00001",

@@ -281,7 +281,7 @@ DIALECTS = tomllib.loads((mappings.folder() / "dialects.toml").read_text())
         ("preprocessing", {"mean": [0.5] * 3, "std": [0.5]}, "preprocessing `mean` has 3 values and `std` 1"),
         ("preprocessing/interpolation", "magic", "expected one of `bilinear`"),
         ("preprocessing/channels", "\x1b[31m", "expected one of `RGB`, `BGR`"),
-        ("preprocessing/crop", 3, "preprocessing `crop` is 3, expected one of `centre`, `central fraction`"),
+        ("preprocessing/crop", 3, "preprocessing `crop` is 3, expected one of `centre`, `square`, `central fraction`, `none`"),
         ("architecture", ["x"], "`architecture` is ['x'], expected one of `xception`"),
         ("dialect", 3, "`dialect` is 3, expected one of `torch`"),
         ("dialect", date(2017, 4, 1), "`dialect` is datetime.date(2017, 4, 1), expected"),
