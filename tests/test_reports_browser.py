@@ -313,7 +313,7 @@ def test_the_pages_own_policy_stops_what_escaping_would_have_let_through(page: P
         frame.src = address;
         document.body.append(frame);
         fetch(address).catch(() => 0);
-        setTimeout(() => done([window.pwned ?? null, [...new Set(found)].sort()]), 300);
+        setTimeout(() => done([window.pwned ?? null, [...new Set(found)].sort()]), 1500);
         """,
         address,
     )
