@@ -256,7 +256,8 @@ class _Run:
             right += sum(outcome.ranks[0] == 0 for _, outcome in made)
             if self.progress:
                 self.progress(len(done) + len(unread), resumed, len(samples), right)
-        unread.sort(key={sample.name: i for i, sample in enumerate(samples)}.get)  # type: ignore[arg-type]
+        place = {sample.name: i for i, sample in enumerate(samples)}
+        unread.sort(key=lambda image: place[image.name])
         if not done:
             raise UnreadableError(f"no image of `{folder}` can be read", facts=[u.why for u in unread[:5]])
         ordered = tuple(done[sample.name] for sample in samples if sample.name in done)
