@@ -76,7 +76,7 @@ def test_keras_opens_and_computes_it(implementation: str, padding: str, head: bo
     for x, out in zip(batches, found, strict=True):
         exact = forward(model, x, dtype="float64")["logits" if head else "features"]
         assert out.dtype == np.float32
-        assert 0 < apart(out, exact) < 3e-6
+        assert 0 < apart(out, exact) < 1e-5  # rounding of float32, up to 3.5e-6 by processor; what differs moves 1e-4
     again = load(path, implementation=implementation)
     assert again.values == model.values
     assert all(np.array_equal(array, arrays(again)[name]) for name, array in arrays(model).items())
