@@ -1,1 +1,1 @@
-"""Commands that do more than one file at a time, or something else than converting: one module each, with its ``command``."""
+"""The commands: one module each, with its ``command``, imported when it is wanted. They parse, call the library and print."""

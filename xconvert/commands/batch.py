@@ -40,7 +40,7 @@ _going = options(
 )
 
 
-@click.command(short_help="Many conversions, verified and resumable.")
+@click.command()
 @click.argument("manifest", type=click.Path(path_type=Path), required=False)
 @click.option("--catalog", metavar="NAME,…", help="Released files: of these zoos or names, which `xconvert catalog` lists.")
 @click.option("-o", "--output", "folder", type=Location(), default="converted", help="Where outputs go.", show_default=True)

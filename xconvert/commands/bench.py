@@ -13,7 +13,7 @@ import click
 from xconvert.options import as_json, read_settings, reading
 
 
-@click.command(short_help="How fast does this checkpoint answer on each framework?")
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--backend", multiple=True, metavar="NAME", help="Measure this one; by default all that are installed.")
 @click.option("--batch", "batches", multiple=True, type=int, metavar="N", help="How many images at once.  [default: 1 and 8]")

@@ -9,7 +9,7 @@ import click
 from xconvert.options import as_json
 
 
-@click.command(short_help="Released checkpoints, and where they are published.")
+@click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @as_json
 def command(names: tuple[str, ...], as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from xconvert.commands._printing import show
 from xconvert.options import as_json, options, read_settings, reading
 
 _EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
@@ -47,7 +48,7 @@ running = options(
 )
 
 
-@click.command(short_help="How often is it right, and do two networks agree?")
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @running
@@ -71,7 +72,6 @@ def command(
     and --key do. Exit code 1: the two disagree, or fewer are right than --min-top1.
     """
     from xconvert import evaluation_text as words
-    from xconvert.cli import show
     from xconvert.errors import UsageError
     from xconvert.evaluation import evaluate
     from xconvert.reports import evaluation as pages

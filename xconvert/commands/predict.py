@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from xconvert.commands._printing import show
 from xconvert.options import as_json, read_settings, reading
 
 
-@click.command(short_help="What is in these images?")
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--top", default=5, metavar="N", show_default=True, help="How many classes of each image.")
@@ -31,7 +32,6 @@ def command(
     --set also overrules preprocessing: `--set size=224`, `--set interpolation=bicubic`, `--set mean=0.485,0.456,0.406`.
     """
     from xconvert import prediction
-    from xconvert.cli import show
     from xconvert.serving import server
 
     served = server(file, backend=backend, labels=labels, **read_settings(kwargs))
