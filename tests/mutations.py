@@ -7,7 +7,7 @@ their own, of a network's weights, of its file, or of the way in which it is com
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ class Subject:
         told = {name: Attribute(value, "test") for name, value in attributes.items()}
         assert weights.keys() <= self.model.weights.keys()
         tensors = {name: Tensor.of(np.ascontiguousarray(array)) for name, array in weights.items()}
-        return replace(self.model, weights={**self.model.weights, **tensors}, attributes={**self.model.attributes, **told})
+        return self.model._replace(weights={**self.model.weights, **tensors}, attributes={**self.model.attributes, **told})
 
     def edited(self, weights: Sequence[str], edit: Callable[[Array], Array]) -> Model:
         """The network with ``edit`` of each of these weights, in its dtype."""

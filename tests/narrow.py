@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -53,7 +52,7 @@ def narrow(
     model = Model(families()[family], depth, head, told, weights, implementation=ZOO[family])
     zoo = library().find(ZOO[family], families()[family], depth)
     assert zoo
-    return replace(model, preprocessing=zoo.preprocessing)
+    return model._replace(preprocessing=zoo.preprocessing)
 
 
 def checkpoint(model: Model, implementation: str, dialect: str | None = None) -> Checkpoint:
@@ -64,14 +63,14 @@ def checkpoint(model: Model, implementation: str, dialect: str | None = None) ->
     known = library()
     found = known.find(implementation, model.family, model.depth)
     found = found or known.customary(known.dialects[implementation], model.family, model.depth)
-    return replace(save(model, found, known.dialects[dialect or found.dialect]), metadata={})
+    return save(model, found, known.dialects[dialect or found.dialect])._replace(metadata={})
 
 
 def changed(model: Model, **weights: np.ndarray) -> Model:
     """``model`` with some weights replaced; double underscores stand for dots."""
     named = {name.replace("__", "."): Tensor.of(array) for name, array in weights.items()}
     assert named.keys() <= model.weights.keys()
-    return replace(model, weights={**model.weights, **named})
+    return model._replace(weights={**model.weights, **named})
 
 
 def assert_folded_back(before: Model, after: Model) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -72,12 +71,12 @@ PROVENANCE = {
 
 
 def with_padding(model: Model, value: str) -> Model:
-    return replace(model, attributes={**model.attributes, "pool_padding": Attribute(value, "the mapping file")})
+    return model._replace(attributes={**model.attributes, "pool_padding": Attribute(value, "the mapping file")})
 
 
 @cache
 def equal() -> Report:
-    return replace(verify(narrow(), narrow(), sizes=SIZES), agreement=(Agreement(75, 2, 2, 2),), provenance=PROVENANCE)
+    return verify(narrow(), narrow(), sizes=SIZES)._replace(agreement=(Agreement(75, 2, 2, 2),), provenance=PROVENANCE)
 
 
 @cache
@@ -87,7 +86,7 @@ def different() -> Report:
     report = verify(a, b, sizes=SIZES)
     answers = (Agreement(75, 2, 1, 0), Agreement(96, 2, 2, 1))
     assert report.activations and report.activations.layer == WHY.layer
-    return replace(report, diagnoses=(WHY,), agreement=answers, provenance=PROVENANCE)
+    return report._replace(diagnoses=(WHY,), agreement=answers, provenance=PROVENANCE)
 
 
 @cache
@@ -98,7 +97,7 @@ def at_the_classifier() -> Report:
     report = verify(model, shifted, sizes=SIZES)
     why = Diagnosis("classes", "predictions", "the classes of `b` are shifted by one", "drop its background class")
     assert report.activations and report.activations.channel == -1
-    return replace(report, diagnoses=(why,))
+    return report._replace(diagnoses=(why,))
 
 
 @cache
@@ -118,27 +117,26 @@ def trained() -> Report:
     step = Step(
         error("loss", 1e-8), (2.302585, 2.302586), gradients, statistics, ("the momentum of `torch` counts the new value",)
     )
-    return replace(equal(), training=step)
+    return equal()._replace(training=step)
 
 
 @cache
 def tried() -> Report:
     rows = [Trial(seed, batch, 1e-6 * (seed + batch), 1.8e-5, batch - seed // 4) for seed in range(5) for batch in (1, 16)]
-    return replace(equal(), trials=tuple(rows))
+    return equal()._replace(trials=tuple(rows))
 
 
 def hostile() -> Report:
     """Every text that can come from a file is made to break out of wherever it is put."""
-    layers = tuple(replace(layer, name=HOSTILE if layer.name == "block3.pool" else layer.name) for layer in different().layers)
+    layers = tuple(layer._replace(name=HOSTILE if layer.name == "block3.pool" else layer.name) for layer in different().layers)
     side = {**different().source, "implementation": HOSTILE, "attributes": {HOSTILE: {"value": HOSTILE, "source": HOSTILE}}}
     picture = different().activations
     assert picture
     step = trained().training
     assert step
-    step = replace(step, gradients=(error(HOSTILE, 1.0),), reasons=(HOSTILE,))
+    step = step._replace(gradients=(error(HOSTILE, 1.0),), reasons=(HOSTILE,))
     change = {"attribute": HOSTILE, "source": HOSTILE, "target": HOSTILE, "action": HOSTILE, "count": 3, "where": HOSTILE}
-    return replace(
-        different(),
+    return different()._replace(
         source=side,
         target=side,
         layers=layers,
@@ -180,7 +178,7 @@ def large() -> Report:
     found = [tuple(error(n, 1e-7) for n in some) for some in (weights, statistics)]
     step = Step(error("loss", 1e-8), (1.5, 1.5), *found)
     picture = Activations(names[41], 299, 3, *noise)
-    return replace(different(), layers=tuple(layers), activations=picture, training=step, trials=tried().trials)
+    return different()._replace(layers=tuple(layers), activations=picture, training=step, trials=tried().trials)
 
 
 def unverified() -> Report:
@@ -195,7 +193,7 @@ def folded() -> Report:
     assert {change.action for change in changes} == {"folded", "accepted", "training"}
     told = {"count": 40, "where": "40 batch norms"}
     target = {"backend": "timm", "describes": "timm's own class"}
-    return replace(equal(), target=target, changes=(*map(asdict, changes), {**asdict(changes[0]), **told}))
+    return equal()._replace(target=target, changes=(*(change._asdict() for change in changes), {**changes[0]._asdict(), **told}))
 
 
 SAMPLES: dict[str, Callable[[], Report]] = {

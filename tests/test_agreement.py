@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -61,7 +60,7 @@ def stating(edit: Edit = lambda layers: None, numbered: bool = False, model: Mod
     edit(layers)
     said = describe(json.dumps({"class_name": "Functional", "config": {"layers": layers}}), "here", numbered=numbered)
     found = checkpoint(model, "keras.applications", "keras_weights" if numbered else None)
-    return replace(found, stated=said.stated, evidence=said.evidence, notes=said.notes)
+    return found._replace(stated=said.stated, evidence=said.evidence, notes=said.notes)
 
 
 def options(*names: str, **changed: Any) -> Edit:
@@ -242,7 +241,7 @@ def test_layers_whose_weights_are_left_out_are_left_out() -> None:
 
     found = stating(edit)
     some = next(iter(found.tensors.values()))
-    found = replace(found, tensors={**found.tensors, "head_bn/gamma": some})
+    found = found._replace(tensors={**found.tensors, "head_bn/gamma": some})
     model = interpret(found, "x.h5", implementation="keras.applications", ignore=["head_bn/*"])
     assert model.values["bn_epsilon"] == 1e-5
     model = interpret(stating(), "x.h5", implementation="keras.applications", ignore=["predictions/*"])
@@ -270,7 +269,7 @@ def test_the_momentum_of_another_head_is_not_the_networks() -> None:
         layers.append(layer("BatchNormalization", "head_bn", epsilon=1e-3, momentum=0.5, axis=-1))
 
     found = stating(all_of(norms(momentum=0.95), edit))
-    found = replace(found, tensors={**found.tensors, "head_bn/gamma": next(iter(found.tensors.values()))})
+    found = found._replace(tensors={**found.tensors, "head_bn/gamma": next(iter(found.tensors.values()))})
     model = interpret(found, "x.h5", implementation="keras.applications", ignore=["head_bn/*"])
     assert model.values["bn_momentum"] == 0.95
     assert not any("took `bn_momentum`" in note for note in model.notes)

@@ -193,10 +193,9 @@ def test_a_class_that_cannot_load_the_output_is_told_before_the_work(folder: Pat
 
 
 def test_what_was_left_out_is_in_the_verdict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
 
     plain = formats.read(folder / "timm.pth")
-    with_aux = replace(plain, tensors={**plain.tensors, "aux.weight": plain.tensors["fc.weight"]})
+    with_aux = plain._replace(tensors={**plain.tensors, "aux.weight": plain.tensors["fc.weight"]})
     formats.formats()["torch"].write(folder / "aux.pth", with_aux)  # type: ignore[misc]
     _, out, _ = run(capsys, folder / "aux.pth", "--to", "cadene", "-o", folder / "b.pth", "--ignore", "aux.*")
     assert "verified: same answer, without `aux.*`" in out

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def thousand(extra: int = 0) -> Model:
         array = weights[name].read()
         pad = [(0, 0)] * (array.ndim - 1) + [(extra, 0)]
         weights[name] = Tensor.of(np.pad(array, pad, constant_values=0.0 if array.ndim > 1 else -99.0))
-    return replace(model, weights=weights)
+    return model._replace(weights=weights)
 
 
 def test_a_background_shifts_names_and_counts_as_no_class(folder: Path) -> None:
@@ -115,7 +114,7 @@ def test_what_cannot_be_predicted(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no head"):
         predict(narrow(1, head=False), image)
     with pytest.raises(UsageError, match="says neither `mean` nor `std`"):
-        predict(replace(narrow(1), preprocessing={"size": 75}), image)
+        predict(narrow(1)._replace(preprocessing={"size": 75}), image)
     with pytest.raises(UsageError, match="`std` cannot be `0`"):
         predict(narrow(1), image, settings={"std": "0"})
     with pytest.raises(UsageError, match="no attribute is called `sise`"):
@@ -127,7 +126,7 @@ def test_what_cannot_be_predicted(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no backend is called `x`"):
         predict(narrow(1), image, backend="x")
     broken = narrow(1)
-    broken = replace(broken, weights={**broken.weights, "predictions.bias": Tensor.of(np.full(10, np.nan, np.float32))})
+    broken = broken._replace(weights={**broken.weights, "predictions.bias": Tensor.of(np.full(10, np.nan, np.float32))})
     with pytest.raises(UsageError, match="not finite"):
         predict(broken, image, settings=SMALL)
 
@@ -143,7 +142,7 @@ def test_a_class_that_computes_something_else_is_refused() -> None:
 def test_what_a_file_does_not_say_of_resizing_is_told(tmp_path: Path) -> None:
     """As a file of an older xconvert, which had no words for it."""
     old = {"size": 299, "mean": [0.5] * 3, "std": [0.5] * 3, "channels": "RGB"}
-    served = server(replace(narrow(1), preprocessing=old))
+    served = server(narrow(1)._replace(preprocessing=old))
     assert served.notes == ("the file does not say how images are resized: taken as `crop` none, `interpolation` bilinear",)
     assert not server(narrow(1)).notes
 
@@ -170,7 +169,7 @@ def test_an_evaluation_is_a_loop_over_images(folder: Path) -> None:
     assert found.right(1) <= found.right(5) <= found.right(10) == len(found.outcomes) == 30
     assert sum(images for _, images, _ in found.classes()) == 30
     assert sum(right for *_, right in found.classes()) == found.right(1)
-    assert found == replace(small(folder, model, batch=30), seconds=found.seconds)
+    assert found == small(folder, model, batch=30)._replace(seconds=found.seconds)
 
 
 def test_two_networks_are_compared(folder: Path) -> None:
@@ -190,7 +189,7 @@ def test_two_networks_are_compared(folder: Path) -> None:
 
 def test_each_is_given_images_as_it_wants_them(folder: Path) -> None:
     model = narrow(1)
-    other = replace(model, preprocessing={**model.preprocessing, "std": [0.4, 0.4, 0.4]})
+    other = model._replace(preprocessing={**model.preprocessing, "std": [0.4, 0.4, 0.4]})
     assert small(folder, model, against=other).widest.gap > 0  # type: ignore[union-attr]
 
 
@@ -224,7 +223,7 @@ def test_workers_find_what_one_process_finds(folder: Path, tmp_path: Path, monke
     shared = small(folder, KERAS, against=KERAS, resume=state, pool=local(2), batch=8)
     assert shared.outcomes == whole.outcomes and shared.resumed == len(first.outcomes) == 20
     monkeypatch.chdir(folder)
-    assert small(Path(), KERAS, pool=local(2)).outcomes == tuple(replace(o, gap=0.0) for o in small(folder, KERAS).outcomes)
+    assert small(Path(), KERAS, pool=local(2)).outcomes == tuple(o._replace(gap=0.0) for o in small(folder, KERAS).outcomes)
 
 
 @pytest.mark.slow
@@ -411,7 +410,7 @@ def test_the_page_is_harmless(disagreeing: Evaluation, tmp_path: Path) -> None:
 def test_the_same_evaluation_gives_the_same_bytes(disagreeing: Evaluation, tmp_path: Path) -> None:
     for suffix in reports.SUFFIXES:
         for name in ("a", "b"):
-            reports.write(replace(disagreeing, seconds=float(len(name))), tmp_path / f"{name}{suffix}")
+            reports.write(disagreeing._replace(seconds=float(len(name))), tmp_path / f"{name}{suffix}")
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
     told = json.loads((tmp_path / "a.json").read_text("utf-8"))
     assert told["against"]["same_top1"] + len(told["against"]["disagreements"]) == told["images"] == 12
@@ -419,8 +418,8 @@ def test_the_same_evaluation_gives_the_same_bytes(disagreeing: Evaluation, tmp_p
 
 
 def test_at_most_64_pictures_are_shown(disagreeing: Evaluation, tmp_path: Path) -> None:
-    many = tuple(replace(outcome, gap=float(i)) for i in range(8) for outcome in disagreeing.outcomes)
-    reports.write(replace(disagreeing, outcomes=many), tmp_path / "report.html")
+    many = tuple(outcome._replace(gap=float(i)) for i in range(8) for outcome in disagreeing.outcomes)
+    reports.write(disagreeing._replace(outcomes=many), tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text("utf-8")
     assert text.count("data:image/png") == reports.THUMBNAILS
     assert len(text) < 4_000_000

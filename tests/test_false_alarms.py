@@ -5,7 +5,6 @@ And the other side of the tolerance: the smallest defect that is worth catching,
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,7 @@ def through(model: Model, path: Path) -> Model:
 
 def rounded(model: Model, dtype: Any) -> Model:
     """``model`` as a file of half precision holds it."""
-    return replace(model, weights={name: Tensor.of(t.read().astype(dtype)) for name, t in model.weights.items()})
+    return model._replace(weights={name: Tensor.of(t.read().astype(dtype)) for name, t in model.weights.items()})
 
 
 def a_fold(family: str, seed: int, folder: Path) -> Report:
@@ -105,7 +104,7 @@ def background_and_scale(family: str, seed: int, folder: Path) -> Report:
     in training."""
     model = network(family, seed, **({"head_scale": 0.5} if family == "xception_aligned" else {}))
     plain = reconcile(model, {"head_scale": 1.0} if family == "xception_aligned" else {})[0]
-    plain = replace(plain, attributes={**plain.attributes, "bn_momentum": Attribute(0.5, "test")})
+    plain = plain._replace(attributes={**plain.attributes, "bn_momentum": Attribute(0.5, "test")})
     if seed % 2:
         return verify(model, without_background(with_background(plain)), sizes=size(seed))
     return verify(with_background(model), plain, background="drop", sizes=size(seed))
@@ -178,7 +177,7 @@ def late_epsilon(family: str, seed: int) -> tuple[Model, Computed, str]:
     drawn = np.random.default_rng(seed).uniform(0.3, 2, variance.shape)
     made = {"variance": drawn, "gamma": gamma * np.sqrt((drawn + late.epsilon) / (variance + late.epsilon))}
     weights = {f"{late.name}.{p}": Tensor.of(array.astype(np.float32)) for p, array in made.items()}
-    model = replace(model, weights={**model.weights, **weights})
+    model = model._replace(weights={**model.weights, **weights})
     return model, Computed(model, {late.name: late._replace(epsilon=other_epsilon(model))}, {}, "float32"), late.name
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     [
         (lambda: checkpoint(narrow(), "cadene"), "names of cadene, network xception"),
         (lambda: checkpoint(narrow(depth=2)), "names of timm, network unpublished"),
-        (lambda: replace(checkpoint(narrow()), metadata={}), "names of a stranger, network unpublished"),
+        (lambda: checkpoint(narrow())._replace(metadata={}), "names of a stranger, network unpublished"),
     ],
     ids=["names", "depth", "stranger"],
 )
@@ -166,7 +165,7 @@ def test_an_image_that_is_taken_whole_is_squashed_by_timm(tmp_path: Path) -> Non
     """Keras' classes take an image of any shape; keras-hub the largest square, which is timm's crop of everything."""
     for crop, mode in (("none", "squash"), ("square", "center")):
         made = narrow()
-        made = replace(made, preprocessing={**made.preprocessing, "crop": crop, "interpolation": "bilinear"})
+        made = made._replace(preprocessing={**made.preprocessing, "crop": crop, "interpolation": "bilinear"})
         folder = written(tmp_path / crop, checkpoint(made))
         stated = json.loads((folder / "config.json").read_text())["pretrained_cfg"]
         assert (stated["crop_mode"], stated["crop_pct"]) == (mode, 1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +103,12 @@ def test_what_keras_has_no_option_for_is_a_layer_before(tmp_path: Path) -> None:
 def test_a_configuration_that_says_otherwise_is_another_network(tmp_path: Path) -> None:
     """The check of what a file states sees what is written here: with another stride it is refused."""
     network = narrow()
-    given = replace(numbered(network), metadata={})
+    given = numbered(network)._replace(metadata={})
     assert given.graph is not None
     write(tmp_path / "same.keras", given)
     assert load(tmp_path / "same.keras").values == network.values
     changed = [layer._replace(stride=2) if layer.name == "block1.conv2" else layer for layer in given.graph.layers]
-    write(tmp_path / "other.keras", replace(given, graph=given.graph._replace(layers=tuple(changed))))
+    write(tmp_path / "other.keras", given._replace(graph=given.graph._replace(layers=tuple(changed))))
     with pytest.raises(NetworkError) as caught:
         load(tmp_path / "other.keras")
     assert caught.value.facts == ("`block1_conv2` (Conv2D) has strides 2, expected 1",)
@@ -126,7 +125,7 @@ def test_networks_with_both_halves_apart_are_read_from_what_the_model_states(
     """Epsilon, dilation and scale are in the configuration; no record is needed."""
     given, known = model(family, implementation, Depth(3, 1), divide=16), library()
     own = known.customary(known.dialects["keras"], given.family, given.depth)
-    write(tmp_path / "x.keras", replace(save(given, own, known.dialects["keras_apart_weights"]), metadata={}))
+    write(tmp_path / "x.keras", save(given, own, known.dialects["keras_apart_weights"])._replace(metadata={}))
     again = load(tmp_path / "x.keras")
     assert (again.family, again.depth, again.values) == (given.family, given.depth, given.values)
     assert all(np.array_equal(tensor.read(), again.weights[name].read()) for name, tensor in given.weights.items())
@@ -141,7 +140,7 @@ def test_double_precision_is_kept() -> None:
 def test_weights_alone_are_no_model(tmp_path: Path) -> None:
     assert format_for_writing(tmp_path / "x.keras", "keras").write is write
     with pytest.raises(UsageError, match=r"a `\.keras` file holds the model itself, and only weights are there"):
-        write(tmp_path / "x.keras", replace(checkpoint(narrow(), "keras.applications", "keras_weights"), graph=None))
+        write(tmp_path / "x.keras", checkpoint(narrow(), "keras.applications", "keras_weights")._replace(graph=None))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,7 +151,7 @@ def test_a_scale_is_the_heads_only_right_before_the_classifier(place: str, tmp_p
     known = library()
     zoo = known.customary(known.dialects["keras"], given.family, given.depth)
     write(tmp_path / "a.keras", save(given, zoo, known.dialects["keras_apart_weights"]))
-    found = replace(read(tmp_path / "a.keras"), metadata={})
+    found = read(tmp_path / "a.keras")._replace(metadata={})
     (scale,) = [name for name, options in found.stated.items() if options["class"] == "Rescaling"]
     others = {name: options for name, options in found.stated.items() if name != scale}
     if place == "before the classifier":
@@ -160,5 +159,5 @@ def test_a_scale_is_the_heads_only_right_before_the_classifier(place: str, tmp_p
         return
     moved = {scale: found.stated[scale], **others} if "first" in place else {**others, scale: found.stated[scale]}
     with pytest.raises(NetworkError, match="is not the Xception_aligned that its weights fit") as caught:
-        interpret(replace(found, stated=moved), "a.keras")
+        interpret(found._replace(stated=moved), "a.keras")
     assert "(Rescaling) is not part of it" in caught.value.facts[0]

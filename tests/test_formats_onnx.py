@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +129,7 @@ def test_only_one_tensor_is_read_at_a_time(tmp_path: Path) -> None:
 
         return Tensor(tensor.shape, tensor.dtype, load)
 
-    write(tmp_path / "x.onnx", replace(given, tensors={name: counted(tensor) for name, tensor in given.tensors.items()}))
+    write(tmp_path / "x.onnx", given._replace(tensors={name: counted(tensor) for name, tensor in given.tensors.items()}))
     assert len(alive) == len(given.tensors)
 
 
@@ -143,12 +142,12 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     with pytest.raises(UsageError, match=r"an `\.onnx` file holds the network itself, and only weights are there"):
         write(path, Checkpoint({}))
-    whole = replace(tiny(), tensors={"c.weight": Tensor.of(WEIGHT.astype(np.int32))})
+    whole = tiny()._replace(tensors={"c.weight": Tensor.of(WEIGHT.astype(np.int32))})
     with pytest.raises(UsageError, match=r"cannot compute with `c\.weight` of dtype `int32`"):
         write(path, whole)
     huge = Tensor((1 << 29, 1, 1, 1), np.dtype(np.float32), lambda: pytest.fail("it was read"))
     with pytest.raises(UsageError, match="more than 2 GB does not fit"):
-        write(path, replace(tiny(), tensors={"c.weight": huge}))
+        write(path, tiny()._replace(tensors={"c.weight": huge}))
 
 
 # Reading what others write.

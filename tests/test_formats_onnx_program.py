@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +268,7 @@ def test_names_that_are_not_the_layers_are_not_written(tmp_path: Path) -> None:
     given = graph_checkpoint(layers, weights)
     tensors: dict[str, Tensor] = {name.replace("block1.conv1.w", "stem.w"): tensor for name, tensor in given.tensors.items()}
     with pytest.raises(UsageError, match=r"has xconvert's own names, and `block1\.conv1\.weight` differs"):
-        write(tmp_path / "x.onnx", replace(given, tensors=tensors))
+        write(tmp_path / "x.onnx", given._replace(tensors=tensors))
 
 
 SMALL = content("xception.headless", np.float16)

@@ -7,7 +7,6 @@ import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -123,7 +122,7 @@ def test_a_network_may_not_be_all_maps(tmp_path: Path) -> None:
         if name.startswith(("block1.conv1.", "block1.conv2.weight")):
             axis = 2 if name == "block1.conv2.weight" else -1
             weights[name] = Tensor.of(np.repeat(held.read()[..., :1, :] if axis == 2 else held.read()[..., :1], width, axis))
-    write(path, checkpoint(replace(model, weights=weights), "timm"))
+    write(path, checkpoint(model._replace(weights=weights), "timm"))
     with pytest.raises(NetworkError, match=r"has 257 filters in `block1.conv1`, the published network 32"):
         load(path)
 

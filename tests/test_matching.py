@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -202,13 +201,13 @@ def test_what_the_user_sets_beats_the_file_beats_the_mapping() -> None:
     assert interpret(file, "f").attributes["bn_epsilon"].source == "the file's model_config"
     assert interpret(file, "f").values["bn_epsilon"] == 1e-4
     record = '{"version": "0", "implementation": "timm", "attributes": {"bn_epsilon": 0.002}, "preprocessing": {}}'
-    assert interpret(replace(file, metadata={"xconvert": record}), "f").values == {
+    assert interpret(file._replace(metadata={"xconvert": record}), "f").values == {
         "bn_epsilon": 0.002,
         "pool_padding": "symmetric",
         "bn_momentum": 0.9,
     }
     assert interpret(file, "f", settings={"bn_epsilon": 1e-4}).notes == interpret(file, "f").notes
-    found = interpret(replace(file, metadata={"xconvert": record}), "f", settings={"bn_epsilon": "0.5"})
+    found = interpret(file._replace(metadata={"xconvert": record}), "f", settings={"bn_epsilon": "0.5"})
     assert "`--set bn_epsilon=0.5` overrules the file's record, which says 0.002" in found.notes
     assert (found.values["bn_epsilon"], found.attributes["bn_epsilon"].source) == (0.5, "--set")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -32,7 +31,7 @@ def stated_by_keras(path: Path, **attributes: float) -> Path:
     own = library().dialects[form.dialects["keras"]]
     made = save(model, library().customary(library().dialects["keras"], model.family, model.depth), own)
     assert form.write
-    form.write(path, replace(made, metadata={}))
+    form.write(path, made._replace(metadata={}))
     return path
 
 
@@ -73,7 +72,7 @@ def test_momentum_is_no_part_of_what_a_graph_computes(tmp_path: Path) -> None:
     silent = [layer._replace(momentum=0.0) for layer in model.layers]
     for name, graph in (("said", made.graph), ("silent", made.graph._replace(layers=tuple(silent)))):
         assert onnx.FORMAT.write
-        onnx.FORMAT.write(tmp_path / f"{name}.onnx", replace(made, graph=graph, metadata={}))
+        onnx.FORMAT.write(tmp_path / f"{name}.onnx", made._replace(graph=graph, metadata={}))
     said, unsaid = load(tmp_path / "said.onnx"), load(tmp_path / "silent.onnx")
     assert said.attributes["bn_momentum"] == Attribute(0.95, "the file's graph")
     assert unsaid.attributes["bn_momentum"] == Attribute(0.99, "as xception was published")

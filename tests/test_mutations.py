@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def test_counters_of_training_steps_are_no_part_of_the_function(family: str, ste
     counters = [name for name in whole.tensors if name.endswith("num_batches_tracked")]
     assert len(counters) == len(Subject(family).names("batch_norm"))
     kept = {name: tensor for name, tensor in whole.tensors.items() if name not in counters[::step]}
-    found = interpret(replace(whole, tensors=kept), "b", settings=model.values)
+    found = interpret(whole._replace(tensors=kept), "b", settings=model.values)
     assert verify(model, found, sizes=(75,)).equal
 
 

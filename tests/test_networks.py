@@ -3,7 +3,6 @@ background class, moving averages, segmentation heads, and networks that cannot 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +247,7 @@ big = { blocks = [3, 8], attributes = { bn_epsilon = 2e-4 } }
     report = convert(source, tmp_path / "b.safetensors", to="mine", mappings=[tmp_path])
     assert report.equal
     assert report.target["attributes"]["bn_epsilon"] == 2e-4
-    plain = replace(checkpoint(load(tmp_path / "b.safetensors", mappings=[tmp_path]), "timm"), metadata={})
+    plain = checkpoint(load(tmp_path / "b.safetensors", mappings=[tmp_path]), "timm")._replace(metadata={})
     assert "blocks.3.stack.conv1.conv_dw.weight" in plain.tensors
     found = load(tmp_path / "b.safetensors", mappings=[tmp_path])
     assert (found.implementation, found.values["bn_epsilon"]) == ("mine", 2e-4)
@@ -329,10 +328,10 @@ def test_every_published_network_comes_back_from_every_format(
 @pytest.mark.slow
 def test_paddles_table_of_names_goes_with_the_names(tmp_path: Path) -> None:
     table = {"StructuredToParameterName@@": '{"_fc.weight": "fc_weights"}'}
-    model = replace(narrow(1, family="xception_aligned", **PADDLE), implementation="paddleclas", metadata=table)
+    model = narrow(1, family="xception_aligned", **PADDLE)._replace(implementation="paddleclas", metadata=table)
     source = tmp_path / "a.safetensors"
     assert safetensors.FORMAT.write
-    safetensors.FORMAT.write(source, replace(checkpoint(model, "paddleclas"), metadata=table))
+    safetensors.FORMAT.write(source, checkpoint(model, "paddleclas")._replace(metadata=table))
     convert(source, tmp_path / "b.pdparams", to="paddleclas", verify=False)
     convert(tmp_path / "b.pdparams", tmp_path / "c.pdparams", to="paddle", verify=False)
     convert(tmp_path / "b.pdparams", tmp_path / "d.npz", to="timm", accept=["exit_dilation"], verify=False)
@@ -345,12 +344,12 @@ def test_a_graph_that_is_not_the_networks_is_refused() -> None:
     model = narrow(1, family="xception_aligned", **PADDLE)
     made = save(model, library().customary(library().dialects["onnx"], model.family, model.depth), library().dialects["onnx"])
     stated = tuple(layer._replace(width=0) for layer in model.layers)
-    assert same_weights(model, interpret(replace(made, program=stated), "x.onnx"))
+    assert same_weights(model, interpret(made._replace(program=stated), "x.onnx"))
     nearer = tuple(layer._replace(dilation=1, padding=1) if layer.dilation == 2 else layer for layer in stated)
     for program, told in (
         (nearer, "at `exit.block2.sepconv1.depthwise`: padding 1, expected 2; dilation 1"),
         (stated[:-1], "missing"),
     ):
         with pytest.raises(NetworkError, match="does not compute the xception_aligned that its weights fit") as caught:
-            interpret(replace(made, program=program), "x.onnx")
+            interpret(made._replace(program=program), "x.onnx")
         assert told in caught.value.facts[0]

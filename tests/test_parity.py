@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -30,7 +28,7 @@ def check(report: Report, name: str) -> tuple[bool, str]:
 
 def as_dtype(model: Model, dtype: np.typing.DTypeLike) -> Model:
     with np.errstate(over="ignore"):
-        return replace(model, weights={n: Tensor.of(t.read().astype(dtype)) for n, t in model.weights.items()})
+        return model._replace(weights={n: Tensor.of(t.read().astype(dtype)) for n, t in model.weights.items()})
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
@@ -70,7 +68,7 @@ def test_half_precision_hides_no_small_defect() -> None:
     half = as_dtype(model, np.float16)
     gamma = "block14.sepconv1.bn.gamma"
     folded, _ = reconcile(model, {"bn_epsilon": 1e-5})
-    forgotten = replace(half, weights={**half.weights, gamma: Tensor.of(folded.weights[gamma].read().astype(np.float16))})
+    forgotten = half._replace(weights={**half.weights, gamma: Tensor.of(folded.weights[gamma].read().astype(np.float16))})
     report = verify(model, forgotten, sizes=SIZES)
     assert not report.equal
     assert report.first_divergence is not None
@@ -88,9 +86,9 @@ def test_digits_lost_for_being_small_are_no_matter_of_course() -> None:
         block1__conv2__bn__variance=variance * np.float32(1e-14),
         block1__conv2__bn__mean=mean * np.float32(1e-7),
     )
-    tiny = replace(small, attributes=narrow(bn_epsilon=1e-12).attributes)
+    tiny = small._replace(attributes=narrow(bn_epsilon=1e-12).attributes)
     half = as_dtype(tiny, np.float16)
-    kept = replace(half, weights={**half.weights, "block1.conv2.bn.variance": tiny.weights["block1.conv2.bn.variance"]})
+    kept = half._replace(weights={**half.weights, "block1.conv2.bn.variance": tiny.weights["block1.conv2.bn.variance"]})
     report = verify(tiny, kept, sizes=SIZES)
     assert check(report, "precision")[0] is False
     assert not report.equal
@@ -171,7 +169,7 @@ def test_trials_decide_the_verdict_too() -> None:
     report = verify(model, model, sizes=SIZES)
     bad = acceptance(model, numpy_run(narrow(seed=1)), calibrated=False, size=75)
     assert report.equal
-    assert not replace(report, trials=bad).equal
+    assert not report._replace(trials=bad).equal
 
 
 def test_where_nothing_parts_nothing_is_kept() -> None:
@@ -192,7 +190,7 @@ def test_the_size_at_which_two_networks_part_earliest_is_looked_at() -> None:
 
 def test_another_normalisation_is_measured_and_fails_nothing() -> None:
     model = narrow(**TORCH)
-    other = replace(model, preprocessing={**model.preprocessing, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]})
+    other = model._replace(preprocessing={**model.preprocessing, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]})
     report = verify(model, other, sizes=SIZES)
     assert report.equal
     (note,) = report.notes

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +115,7 @@ def test_a_file_that_a_framework_saved_again_with_other_weights_has_changed(sour
     path = made(source, "a.pth", tmp_path)
     found = formats.read(path)
     trained = {name: Tensor.of(tensor.read() + np.asarray(1, tensor.dtype)) for name, tensor in found.tensors.items()}
-    formats.formats()["torch"].write(path, replace(found, tensors=trained, dialect="torch"))
+    formats.formats()["torch"].write(path, found._replace(tensors=trained, dialect="torch"))
     assert remarks(load(path), load(source)) == [f"`{path}` has changed since xconvert wrote it"]
 
 
@@ -323,8 +322,8 @@ def test_a_model_made_in_memory_claims_no_source_and_no_module_a_content(source:
 def test_a_mapping_with_an_odd_name_still_makes_a_record_that_can_be_read() -> None:
     implementation = library().find("timm", narrow().family, narrow().depth)
     assert implementation
-    odd = replace(implementation, name="x\n" * 2000)
-    text = provenance.record_of(replace(narrow(), omitted=("`\x1b`", "`aux.*`")), odd)
+    odd = implementation._replace(name="x\n" * 2000)
+    text = provenance.record_of(narrow()._replace(omitted=("`\x1b`", "`aux.*`")), odd)
     record = read_record(Checkpoint({}, {"xconvert": text}), "f")
     assert record["mapping"] == {"sha256": implementation.sha256}
     assert record["omitted"] == ["aux.*"]

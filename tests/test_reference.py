@@ -3,7 +3,6 @@ float32."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any
 
@@ -110,7 +109,7 @@ def network(request: pytest.FixtureRequest) -> tuple[Oracle, Model]:
     model = interpret(checkpoint, request.param, implementation=NETWORKS[request.param][0])
     if model.implementation == "paddleclas":  # Paddle holds epsilon in float32, even in a float64 network
         rounded = Attribute(float(np.float32(model.values["bn_epsilon"])), "Paddle")
-        model = dataclasses.replace(model, attributes={**model.attributes, "bn_epsilon": rounded})
+        model = model._replace(attributes={**model.attributes, "bn_epsilon": rounded})
     return told, model
 
 
@@ -156,7 +155,7 @@ def test_a_wrong_padding_is_seen_at_96_and_not_at_71(attributes: dict[str, Any])
     model = narrow(**attributes)
     swapped = {"same_upper": "symmetric", "symmetric": "same_upper"}[model.values["pool_padding"]]
     attribute = model.attributes["pool_padding"]._replace(value=swapped)
-    other = dataclasses.replace(model, attributes={**model.attributes, "pool_padding": attribute})
+    other = model._replace(attributes={**model.attributes, "pool_padding": attribute})
     rng = np.random.default_rng(0)
     for size, differs in ((71, False), (96, True)):
         images = rng.uniform(-1, 1, (1, size, size, 3)).astype(np.float32)

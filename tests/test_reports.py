@@ -6,7 +6,6 @@ import json
 import re
 import resource
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def test_a_disk_that_is_full_leaves_the_old_report_whole(suffix: str, tmp_path: 
 def test_same_report_same_bytes_and_the_same_figures_whatever_the_format(kind: str, suffix: str, tmp_path: Path) -> None:
     report = SAMPLES[kind]()
     text = written(report, tmp_path, suffix)
-    again = Report(**{name: getattr(report, name) for name in report.__dataclass_fields__})
+    again = Report(**{name: getattr(report, name) for name in report._fields})
     assert written(again, tmp_path, suffix) == text
     if report.first_divergence and kind != "hostile" and suffix != ".json":
         assert report.first_divergence.name in text.replace("<wbr>", "")
@@ -273,7 +272,7 @@ def test_markdown_has_the_acceptance_table(tmp_path: Path) -> None:
         in text
     )
     assert "| 4 | 16 | 2.0e-05 | 15/16 (94%) | ❌ |\n\n**Verdict: FAIL**, max over all 2.0e-05, allowed 1.8e-05\n" in text
-    good = replace(tried(), trials=tried().trials[:4])
+    good = tried()._replace(trials=tried().trials[:4])
     assert "**Verdict: PASS**, max over all 1.7e-05, allowed 1.8e-05" in written(good, tmp_path, ".md")
 
 
@@ -288,7 +287,7 @@ def test_markdown_literals_close_themselves() -> None:
 
 
 def test_annotations_for_what_differs() -> None:
-    lines = annotations(replace(different(), notes=("50 % of\nit",)), ("a,b.h5", "c:d,e%.pth")).splitlines()
+    lines = annotations(different()._replace(notes=("50 % of\nit",)), ("a,b.h5", "c:d,e%.pth")).splitlines()
     head = "::error file=c%3Ad%2Ce%25.pth,title=xconvert%3A different::These two files do not compute the same function."
     assert lines[0].startswith(head)
     assert "Convert again without `--accept pool_padding`" in lines[0]

@@ -8,7 +8,6 @@ import re
 import struct
 import zlib
 from base64 import b64decode, b64encode
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -172,7 +171,7 @@ def test_the_pictures_are_of_both_sides_on_one_scale_and_of_their_difference(tmp
 
 
 def test_the_plot_draws_every_size_the_floor_the_tolerance_and_what_parts() -> None:
-    report = replace(different(), layers=tuple(replace(layer, allowed=1e-6, rounding=1.3e-7) for layer in different().layers))
+    report = different()._replace(layers=tuple(layer._replace(allowed=1e-6, rounding=1.3e-7) for layer in different().layers))
     drawn = _plot.layers(report)
     for kind in ('"line s0"', '"line s1"', '"tolerance"', '"rounding"', '"over"', '"mark"', '"wrong dots"'):
         assert kind in drawn

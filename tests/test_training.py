@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -134,7 +133,7 @@ def test_a_network_changes_as_its_gradients_say(name: str) -> None:
 
         def loss(h: float, rows: Mapping[str, Array] = rows) -> float:
             moved = {n: a.astype(np.float64) + h * rows.get(n, 0.0) for n, a in weights.items()}
-            return float(step(dataclasses.replace(job, weights=moved))["loss"])
+            return float(step(job._replace(weights=moved))["loss"])
 
         slope = sum(float(np.vdot(g, g)) for g in rows.values())
         assert (loss(h) - loss(-h)) / (2 * h) == pytest.approx(slope, rel=1e-5)
@@ -219,7 +218,7 @@ def test_a_network_takes_the_step_that_it_takes(head: bool) -> None:
 
 def told(model: Model, **values: Any) -> Model:
     """``model`` said to have other attributes, its weights as they are."""
-    return dataclasses.replace(model, attributes={**model.attributes, **{n: Attribute(v, "test") for n, v in values.items()}})
+    return model._replace(attributes={**model.attributes, **{n: Attribute(v, "test") for n, v in values.items()}})
 
 
 def test_another_momentum_moves_the_statistics_alone() -> None:

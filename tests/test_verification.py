@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ SIZES = (75, 96)
 
 
 def with_attribute(model: Model, name: str, value: Any) -> Model:
-    return replace(model, attributes={**model.attributes, name: Attribute(value, "test")})
+    return model._replace(attributes={**model.attributes, name: Attribute(value, "test")})
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -131,7 +130,7 @@ def test_weights_that_no_probe_sees_are_told() -> None:
 
 def test_preprocessing_that_differs_is_told() -> None:
     model = narrow()
-    other = replace(model, preprocessing={**model.preprocessing, "channels": "BGR"})
+    other = model._replace(preprocessing={**model.preprocessing, "channels": "BGR"})
     told = {check.name: check for check in verify(model, other, sizes=(75,)).checks}
     assert told["preprocessing"].detail == "channels RGB against BGR"
     assert {check.name: check for check in verify(model, model, sizes=(75,)).checks}["preprocessing"].detail == "the same"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def weight(model: Model, name: str) -> np.ndarray:
 
 
 def cast(model: Model, dtype: Any) -> Model:
-    return replace(model, weights={n: Tensor.of(t.read().astype(dtype)) for n, t in model.weights.items()})
+    return model._replace(weights={n: Tensor.of(t.read().astype(dtype)) for n, t in model.weights.items()})
 
 
 def test_every_tensor_is_there_once_in_canonical_order() -> None:
@@ -96,7 +95,7 @@ def test_a_fold_may_be_off_by_two_units_in_the_last_place(units: int, kind: str)
 
 def test_an_epsilon_that_no_weight_makes_up_for_is_not_folded() -> None:
     a = narrow()
-    b = replace(a, attributes={**a.attributes, "bn_epsilon": Attribute(1e-5, "test")})
+    b = a._replace(attributes={**a.attributes, "bn_epsilon": Attribute(1e-5, "test")})
     found = differences(a, b)
     assert {d.kind for d in found} == {"identical"}
     assert folded(a, b, found) == {"bn_epsilon": False}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -285,7 +284,7 @@ def _completed(checkpoint: Checkpoint, case: _Case) -> tuple[Checkpoint, list[st
             notes.append(f"took `bn_momentum` {value} of {times} batch norms for all {len(momentums)}; no answer depends on it")
     elif momentums:
         notes.append(f"left out the batch norms' momentum {_shown(momentums[0])}, which is not between 0 and 1")
-    return replace(checkpoint, evidence={**found, **case.evidence, **checkpoint.evidence}), notes
+    return checkpoint._replace(evidence={**found, **case.evidence, **checkpoint.evidence}), notes
 
 
 def _evidence(checkpoint: Checkpoint, match: Match) -> dict[str, tuple[Any, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -107,7 +106,7 @@ def convert(
         report = _verified(report, plan, checkpoint, written, verify_with, mappings) if verify else report
         _write_card(report, plan, checkpoint, written, card or {})
     told = partial(provenance.describe, model, target.path, backends=verify_with if verify else ())
-    return replace(report, output=str(target.path), provenance=provenance.Later(told))
+    return report._replace(output=str(target.path), provenance=provenance.Later(told))
 
 
 def _planned(source: Model, model: Model, target: Target, accept: Collection[str], surgery: tuple[Change, ...]) -> Plan:
@@ -126,7 +125,7 @@ def _write(plan: Plan, path: Path) -> Checkpoint:
     """Write what is intended to ``path``, with the record of what was done, and return it."""
     tell("writing", 0.0)
     made = save(plan.intended, plan.target.implementation, plan.target.dialect)
-    checkpoint = provenance.sealed(made, [asdict(change) for change in plan.changes])
+    checkpoint = provenance.sealed(made, [change._asdict() for change in plan.changes])
     assert plan.target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
     plan.target.format.write(path, checkpoint)
     return checkpoint
@@ -262,10 +261,10 @@ def _verified(
         told = f"relative L2 {errors[-1].relative:.1e} at {NATIVE}×{NATIVE}, allowed {errors[-1].allowed:.1e} (float32)"
         checks.append(Check(f"run by {backend}", parted is None, f"parts at `{parted.name}`: {told}" if parted else told))
     why = _why(reference, parity) if parity.parted else ()
-    report = replace(report, checks=tuple(checks), layers=parity.layers, agreement=parity.agreement, diagnoses=why)
+    report = report._replace(checks=tuple(checks), layers=parity.layers, agreement=parity.agreement, diagnoses=why)
     if not report.equal:
         raise _failed(report, target.path)
-    return replace(report, precision="float64")
+    return report._replace(precision="float64")
 
 
 def _why(reference: Model, parity: Parity) -> tuple[Diagnosis, ...]:

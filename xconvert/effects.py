@@ -5,7 +5,7 @@ be seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ from xconvert.probe import NATIVE, SIZES, images
 from xconvert.reconcile import Change, reconcile
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """A difference in one attribute, measured at ``size``: the first layer that parts, and max |difference| / max
     |output|.
 

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,8 +36,7 @@ class Unread(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """What an evaluation found.
 
     ``servers``: the network, and the one that it was compared with, if any. ``outcomes``: of every image, in the order of the
@@ -205,7 +203,7 @@ def shard(task: Mapping[str, Any]) -> dict[str, Any]:
     for found, missed in run.computed([Sample(Path(path), name, label) for path, name, label in task["samples"]]):
         made += found
         unread += missed
-    return {"made": [list(asdict(outcome).values()) for _, outcome in made], "unread": unread}
+    return {"made": [list(outcome._asdict().values()) for _, outcome in made], "unread": unread}
 
 
 _SHARDS_OWN = ("model", "batch", "keep_going", "samples", "source", "environment")
@@ -225,8 +223,7 @@ def _aligned(servers: Sequence[Server]) -> tuple[list[int], tuple[Label, ...]]:
     return [0] * len(counts), servers[0].labels
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(NamedTuple):
     """One evaluation under way."""
 
     skipped: Sequence[int]
@@ -263,7 +260,7 @@ class _Run:
         ordered = tuple(done[sample.name] for sample in samples if sample.name in done)
         notes = dict.fromkeys([*found.notes, *(note for s in self.servers for note in s.notes), *self._notes()])
         result = Evaluation(self.servers, folder, labels, tuple(samples), ordered, tuple(unread), tuple(notes), resumed)
-        return replace(result, seconds=time.monotonic() - started)
+        return result._replace(seconds=time.monotonic() - started)
 
     def computed(self, todo: Sequence[Sample]) -> Iterator[Made]:
         """What is found in each batch of ``todo``, computed in this process."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -53,8 +52,7 @@ INITS: Mapping[str, Init] = {
 CUSTOMARY = {"torch": "uniform", "mindspore": "uniform"}  # dialect family → what its framework does; the others: glorot
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What is to become of the classifier: see ``conversion.convert``. ``init``: one of ``INITS``, empty for the customary."""
 
     background: Literal["drop", "add"] | None = None
@@ -105,7 +103,7 @@ def without_head(model: Model) -> tuple[Model, tuple[Change, ...]]:
     kept = {name: tensor for name, tensor in model.weights.items() if name not in (WEIGHT, BIAS)}
     note = f"left out the head of {classes(model)} classes: the last map is the answer"
     change = Change("head", f"{classes(model)} classes", "none", "dropped")
-    return replace(model, head=False, weights=kept, notes=(*model.notes, note)), (change,)
+    return model._replace(head=False, weights=kept, notes=(*model.notes, note)), (change,)
 
 
 def with_head(model: Model, count: int, init: str, seed: int) -> tuple[Model, tuple[Change, ...]]:
@@ -118,4 +116,4 @@ def with_head(model: Model, count: int, init: str, seed: int) -> tuple[Model, tu
     made = {WEIGHT: Tensor.of(weight.astype(dtype)), BIAS: Tensor.of(bias.astype(dtype))}
     note = f"the head is new and untrained, {count} classes: {INITS[init].told}, seed {seed}"
     change = Change("head", before, f"{count} classes, {init}, seed {seed}", "new")
-    return replace(model, head=True, weights={**model.weights, **made}, notes=(*model.notes, note)), (change,)
+    return model._replace(head=True, weights={**model.weights, **made}, notes=(*model.notes, note)), (change,)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,8 +55,7 @@ class Published(NamedTuple):
     classes: int = 1000
 
 
-@dataclass(frozen=True)
-class Implementation:
+class Implementation(NamedTuple):
     """One mapping file, checked; or ``own_names``, in a dialect that has no mapping for the family.
 
     ``files``: it and those that it takes names of; none where there is no file.
@@ -92,9 +90,8 @@ class Implementation:
     def at(self, depth: Depth) -> Implementation:
         """The implementation as it is for networks of ``depth``: with what holds for the one published there."""
         if (own := self.model(depth)) is None:
-            return replace(self, describes=self.describes.replace("{model}", self.family.describes))
-        return replace(
-            self,
+            return self._replace(describes=self.describes.replace("{model}", self.family.describes))
+        return self._replace(
             describes=self.describes.replace("{model}", own.name),
             attributes={**self.attributes, **own.attributes},
             preprocessing={**self.preprocessing, **own.preprocessing},

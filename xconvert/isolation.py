@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,7 @@ def main(asked: dict[str, Any]) -> None:
             **{name: getattr(found, name) for name in _PLAIN},
             "program": found.program and [layer._asdict() for layer in found.program],
         }
-        safetensors.write(Path(asked["answer"]), replace(found, metadata={"checkpoint": json.dumps(said)}))
+        safetensors.write(Path(asked["answer"]), found._replace(metadata={"checkpoint": json.dumps(said)}))
         return
     except XconvertError as error:
         problem = error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
@@ -70,7 +69,7 @@ def load(
         )
     notes = (*model.notes, *_impossible(model, every=verify_checksums))
     origin = Origin(str(path), checkpoint, record, cache(partial(fingerprint, place)), str(place))
-    return replace(model, notes=notes, origin=origin)
+    return model._replace(notes=notes, origin=origin)
 
 
 def _impossible(model: Model, every: bool) -> Iterator[str]:
@@ -204,7 +203,7 @@ def average_or_not(checkpoint: Checkpoint, suffix: str, ema: bool | None, where:
         raise NetworkError(f"`{where}` lacks the moving average of some weights", facts=facts, hints=["pass `--no-ema`"])
     told = f"took {len(averages)} moving averages" if ema else f"left out {len(averages)} moving averages `*{suffix}`"
     kept = {**plain, **averages} if ema else plain
-    return replace(checkpoint, tensors=kept, averages=ema, notes=(*checkpoint.notes, told))
+    return checkpoint._replace(tensors=kept, averages=ema, notes=(*checkpoint.notes, told))
 
 
 def _overruled(settings: Mapping[str, Any], checkpoint: Checkpoint, record: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,6 @@ Axes are named by letters: N batch, H height, W width, C channels of a map, I in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,8 +39,7 @@ class Tensor(NamedTuple):
         return cls(array.shape, array.dtype, lambda: array)
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """What a file holds: tensors under the names the file gives them, in the file's own order.
 
     ``metadata``: the strings a format carries beside the tensors; xconvert's own record is the JSON text under
@@ -58,10 +56,10 @@ class Checkpoint:
     """
 
     tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    evidence: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}
+    evidence: Mapping[str, tuple[Any, str]] = {}
+    stated: Mapping[str, Mapping[str, Any]] = {}
+    preprocessing: Mapping[str, Any] = {}
     averages: bool = False
     notes: tuple[str, ...] = ()
     format: str = ""
@@ -166,8 +164,7 @@ class Origin(NamedTuple):
     place: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """A network with its weights: a family at one depth, attributes, and tensors under canonical names and axes.
 
     ``weights``: ``"<layer>.<parameter>"`` → Tensor, every parameter of every layer and no other. ``attributes``: a
@@ -181,9 +178,9 @@ class Model:
     head: bool
     attributes: Mapping[str, Attribute]
     weights: Mapping[str, Tensor]
-    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = {}
     implementation: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
     omitted: tuple[str, ...] = ()
     origin: Origin | None = None

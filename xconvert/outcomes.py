@@ -10,9 +10,8 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ _LARGEST = 1 << 29  # bytes of a state; that of ImageNet's 50,000 images has 6 M
 _SCHEMA = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What one or two networks say of an image.
 
     ``ranks``: how many classes each holds likelier than the right one, ``label``; of equal ones the first is likelier.
@@ -99,7 +97,7 @@ class State:
         if self._path is None or not made:
             return
         for sample, outcome in made:
-            row = asdict(outcome)
+            row = outcome._asdict()
             del row["name"]
             self._known[sample.name] = [_size(sample.path), *row.values()]
         self._write()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,7 @@ SEEDS, BATCHES = 5, (1, 2)  # of the acceptance table, as PaddleClas asks for it
 Other = Callable[[Sequence[Array], Sequence[str] | str], Iterator[dict[str, Array]]]  # batches, taps → activations of each
 
 
-@dataclass(frozen=True, slots=True)
-class Parted:
+class Parted(NamedTuple):
     """The images of the size at which two networks part earliest, and what both computed: activations by layer, those of
     the reference in float64. ``errors``: of that size, in order of execution.
     """
@@ -40,7 +40,7 @@ class Parted:
     @property
     def turned(self) -> Parted:
         """The same, seen from the other side; for two checkpoints, of which both show every layer."""
-        return replace(self, reference=self.other, other=self.reference, answers=())
+        return self._replace(reference=self.other, other=self.reference, answers=())
 
     @property
     def picture(self) -> Activations | None:
@@ -49,8 +49,7 @@ class Parted:
         return picture(first.name, self.size, self.reference[first.name], self.other[first.name]) if first else None
 
 
-@dataclass(frozen=True, slots=True)
-class Parity:
+class Parity(NamedTuple):
     """What comparing two networks gave: ``layers`` by layer, then by size, so that the first over tolerance parts first."""
 
     layers: tuple[LayerError, ...]
@@ -80,8 +79,7 @@ def backend_run(model: Model, backend: str, dtype: str, *, names: Mapping[str, s
     return lambda batches, taps: run(batches, taps=taps)
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """Activations that another side has shown, by layer (N, …)."""
 
     activations: Mapping[str, Array]

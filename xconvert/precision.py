@@ -10,8 +10,7 @@ half precision has no digits for it, is found where it matters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -28,8 +27,7 @@ from xconvert.weights import Difference, folded
 SINGLE = 24  # significant bits of float32; what has as many is no half precision
 
 
-@dataclass(frozen=True, slots=True)
-class Rounded:
+class Rounded(NamedTuple):
     """A weight of a model that the other side has with fewer bits: ``full`` as it is, ``rounded`` to ``dtype``, and which of the
     two the model is ``given`` for the comparison.
     """
@@ -45,8 +43,7 @@ class Rounded:
         return significant(self.full.read(), _bits(self.dtype))
 
 
-@dataclass(frozen=True, slots=True)
-class Leveled:
+class Leveled(NamedTuple):
     """Two networks, ``a`` and ``b``, of one precision: ``settled`` are the weights that were made the same, ``checks`` what the
     rounding does, and ``why`` the weight that loses most where that is too much.
     """
@@ -70,7 +67,7 @@ def common_precision(a: Model, b: Model, found: Sequence[Difference], names: tup
     settled: set[str] = set()
     for model, other, name in ((a, b, names[1]), (b, a, names[0])):
         rounded = dict(_rounded(model, other, found, model is a, sharp))
-        given.append(replace(model, weights={**model.weights, **{n: r.given for n, r in rounded.items()}}))
+        given.append(model._replace(weights={**model.weights, **{n: r.given for n, r in rounded.items()}}))
         settled |= rounded.keys()
         if halves := {n: each for n, each in rounded.items() if _bits(each.dtype) < SINGLE}:
             checks.append(_cost(model, halves))
@@ -102,7 +99,7 @@ def _cost(model: Model, rounded: Mapping[str, Rounded]) -> Check:
     """What the rounding does to the output of ``model``, against what rounding to so many bits does by itself."""
     images, last = probe(model, SIZES[0]), model.layers[-1].name
     exact, actual, least = (
-        forward(replace(model, weights={**model.weights, **weights}), images, dtype="float64")[last]
+        forward(model._replace(weights={**model.weights, **weights}), images, dtype="float64")[last]
         for weights in (
             {name: each.full for name, each in rounded.items()},
             {name: each.rounded for name, each in rounded.items()},

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -22,8 +21,7 @@ BATCH = 8  # images that are computed at a time
 BAR = 24  # characters of a probability of 1
 
 
-@dataclass(frozen=True, slots=True)
-class Guess:
+class Guess(NamedTuple):
     """One class: its number in the network, what it is called, its probability and its logit."""
 
     number: int
@@ -32,8 +30,7 @@ class Guess:
     logit: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What a network says of an ``image``, as the user called it: the likeliest classes first."""
 
     image: str

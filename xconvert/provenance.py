@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -104,7 +103,7 @@ def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]]) -> Chec
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}
     digest = _Digest()
     told = {name: tensor._replace(told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
-    return replace(checkpoint, tensors=told, metadata=_Sealed(checkpoint.metadata, json.dumps(record), digest, len(told)))
+    return checkpoint._replace(tensors=told, metadata=_Sealed(checkpoint.metadata, json.dumps(record), digest, len(told)))
 
 
 class _Sealed(Mapping[str, str]):

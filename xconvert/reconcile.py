@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,8 +12,7 @@ from xconvert.errors import UsageError, XconvertError
 from xconvert.model import Array, Attribute, Model, Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What became of an attribute whose value differs: folded into weights, accepted as a difference, refused, or, where it
     matters in ``"training"`` alone, that of the target, by which no answer changes. Also what was asked for beside them: of the
     ``"background"`` class, or of the ``"head"``, that it was dropped or added, or is ``"new"``.
@@ -29,7 +27,7 @@ class Change:
     def told(self) -> dict[str, Any]:
         """The change as JSON types, with the number of rewritten weights, and where they are, for their names."""
         count, fold = len(self.weights), FOLDS.get(self.attribute)
-        plain = {name: value for name, value in asdict(self).items() if name != "weights"}
+        plain = {name: value for name, value in self._asdict().items() if name != "weights"}
         return {**plain, "count": count, "where": fold.where.format(count) if fold else ""}
 
 
@@ -60,13 +58,13 @@ def reconcile(model: Model, wanted: Mapping[str, Any], accept: Collection[str] =
             continue
         if fold := FOLDS.get(name):
             rewritten = {weight: _folded(model, fold, weight, source, target) for weight in fold.weights(model)}
-            model = replace(model, weights={**model.weights, **rewritten})
+            model = model._replace(weights={**model.weights, **rewritten})
             changes.append(Change(name, source, target, "folded", tuple(rewritten)))
         elif in_training(name):
             changes.append(Change(name, source, target, "training"))
         else:
             changes.append(Change(name, source, target, "accepted" if name in accept else "refused"))
-        model = replace(model, attributes={**model.attributes, name: Attribute(target, changes[-1].action)})
+        model = model._replace(attributes={**model.attributes, name: Attribute(target, changes[-1].action)})
     return model, tuple(changes)
 
 
@@ -167,4 +165,4 @@ def _reclassed(model: Model, change: Callable[[Array], Array], more: int, told: 
         tensor = model.weights[name]
         shape = (*tensor.shape[:-1], tensor.shape[-1] + more)
         changed[name] = Tensor(shape, tensor.dtype, lambda tensor=tensor: np.ascontiguousarray(change(tensor.read())))  # type: ignore[misc]
-    return replace(model, weights={**model.weights, **changed}, notes=(*model.notes, told))
+    return model._replace(weights={**model.weights, **changed}, notes=(*model.notes, told))

@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from xconvert.model import Array
@@ -36,8 +35,7 @@ KINDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LayerError:
+class LayerError(NamedTuple):
     """How far one layer's activations are apart at one size.
 
     ``relative``: largest relative L2 over the images, ||other - reference|| / ||reference - mean||, which is held to ``allowed``;
@@ -91,8 +89,7 @@ class Agreement(NamedTuple):
     top5: int
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """Why two networks part at ``layer``: a fault that, injected into the reference, gives what the other side computes there.
 
     ``kind`` is one of ``KINDS``. ``told``: the fault in a clause; ``hint``: what to do about it. ``last``: whether, with this
@@ -118,8 +115,7 @@ class Activations(NamedTuple):
     other: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One step of training on both sides: the loss of each, the gradient of every parameter and the running statistics after
     it, each as a ``LayerError`` by canonical weight name (``block1.conv1.weight``). ``reasons``: why something must differ, or
     how conventions differ that were made up for, a clause each.
@@ -159,8 +155,7 @@ class Trial(NamedTuple):
         return self.maximum <= self.allowed
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """The outcome of a conversion or a verification.
 
     ``source`` and ``target`` describe the two sides. ``checks`` are in the order in which they were made. ``layers``:
@@ -185,7 +180,7 @@ class Report:
     activations: Activations | None = None
     training: Step | None = None
     trials: tuple[Trial, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = {}
 
     @property
     def verified(self) -> bool:
@@ -229,17 +224,16 @@ class Report:
             "equal": self.equal if self.verified else None,
             "first_divergence": _plain(first),
         }
-        for name in (f.name for f in fields(self) if f.name not in ("layers", "activations")):
+        for name in (name for name in self._fields if name not in ("layers", "activations")):
             if value := getattr(self, name):
                 told[name] = _plain(value)
         return {**told, "layers": _plain(self.layers)}
 
 
 def _plain(value: Any) -> Any:
-    """``value`` in JSON types: dataclasses and named tuples as objects, what is not finite as null."""
-    if (is_dataclass(value) and not isinstance(value, type)) or hasattr(value, "_asdict"):
-        told = value._asdict() if hasattr(value, "_asdict") else {f.name: getattr(value, f.name) for f in fields(value)}
-        return _plain(told | {name: getattr(value, name) for name in ("moved", "ok") if hasattr(value, name)})
+    """``value`` in JSON types: named tuples as objects, what is not finite as null."""
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict() | {name: getattr(value, name) for name in ("moved", "ok") if hasattr(value, name)})
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

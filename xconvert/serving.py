@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +25,7 @@ from xconvert.verification import given_to, known_as
 Answer = Callable[[Array], Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """A classifier in use.
 
     ``name``: what the user calls it. ``preprocessing``: complete, see ``images.complete``. ``labels``: one for each class.
@@ -126,7 +124,7 @@ def _finite(server: Server, logits: Array) -> Array:
 
 def without_background(server: Server) -> Server:
     """The same with the names of the classes behind the background alone; whoever asks leaves the first logit out."""
-    return replace(server, labels=server.labels[1:]) if server.background else server
+    return server._replace(labels=server.labels[1:]) if server.background else server
 
 
 def probabilities(logits: Array) -> Array:

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,7 @@ DRAWS = 2
 MOST = 0.5  # what turned decisions may excuse, so that a gradient that is missing is told in the smallest of networks
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """The reference's step in float64: the numbers by name, by what each is measured, what each is off by in float32, and how
     much of it hangs on values within rounding of zero; the latter two are empty where nothing is rounded.
     """
@@ -105,11 +104,11 @@ def compare_step_backend(
     if dtype != "float64" and tolerance is None:
         most = max(error.allowed for error in step.gradients)
         told = f"in {dtype} rounding decides at a ReLU what passes: gradients are held to no more than {most:.0e}, in float64 to"
-        step = replace(step, reasons=(*step.reasons, f"{told} {EXACT:.0e}"))
+        step = step._replace(reasons=(*step.reasons, f"{told} {EXACT:.0e}"))
     if step.ok or model.values == executed.values:
         return step
     own = _step(executed, _measure(executed, images, labels, dtype != "float64", executor), other, size, tolerance, [])
-    return replace(step, reasons=(*step.reasons, _explained(own)))
+    return step._replace(reasons=(*step.reasons, _explained(own)))
 
 
 def _batch(model: Model, size: int, batch: int, seed: int) -> tuple[Array, Array | None]:
@@ -134,7 +133,7 @@ def _measure(model: Model, images: Array, labels: Array | None, calibrated: bool
         measures = {name: _length(name, numbers) for name in numbers}
         if not calibrated:
             return Measured(numbers, measures, {}, {})
-        single = reference.forward(replace(job, dtype="float32"))
+        single = reference.forward(job._replace(dtype="float32"))
         rounded = _corrected(single, reference.numbers(single, labels, reference.Decisions(activations=tape.outputs)), executor)
         roundings = {name: _apart(numbers[name], rounded[name], measures[name]) for name in numbers}
         roundings["loss"] = max(roundings["loss"], _rounding_of_loss(tape, single, labels))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from xconvert import formats, provenance, supervision
 from xconvert.backends import find
@@ -29,8 +28,7 @@ from xconvert.weights import ULP, differences, summary
 Path_ = str | Path
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What is to be compared, and how: see ``verify``."""
 
     sizes: Sequence[int] = (*SIZES, NATIVE)
@@ -95,39 +93,39 @@ def _traced(report: Report, asked: Asked, models: Sequence[Model], *backends: st
     counts = [batch_of(size) for size in asked.sizes]
     probes = {"sizes": list(asked.sizes), "images": counts, "seed": 0, "values": "-1 to 1 in steps of 1/127.5"}
     told = provenance.describe(*models, backends=backends, probe=probes)
-    return replace(report, provenance=told, notes=(*report.notes, *provenance.remarks(*models)))
+    return report._replace(provenance=told, notes=(*report.notes, *provenance.remarks(*models)))
 
 
 def _verify_pair(a: Model, b: Model, names: tuple[str, str], asked: Asked) -> Report:
     report = Report(describe(a), describe(b), tuple(structure(a, b)), precision="float64")
     if not report.equal:
-        return replace(report, diagnoses=tuple(structural(a, b, names)))
+        return report._replace(diagnoses=tuple(structural(a, b, names)))
     found = differences(a, b)
     unexplained = [difference for difference in found if not difference.explained]
     wrong = [(name, not_finite(model)) for name, model in zip(names, (a, b), strict=True)]
-    report = replace(report, checks=(*report.checks, Check("values", True, summary(found)), _finite(wrong)))
+    report = report._replace(checks=(*report.checks, Check("values", True, summary(found)), _finite(wrong)))
     if wrong[0][1]:
-        return replace(report, diagnoses=tuple(_broken(wrong)))
+        return report._replace(diagnoses=tuple(_broken(wrong)))
     marked = (f"`{names[0]}`", f"`{names[1]}`")
     level = common_precision(a, b, found, marked)
     calibrated = any(difference.rounding and difference.name not in level.settled for difference in found)
     parity = compare_networks(level.a, numpy_run(level.b), asked.sizes, calibrated=calibrated, tolerance=asked.tolerance)
-    report = _computed(replace(report, checks=(*report.checks, *level.checks)), parity)
+    report = _computed(report._replace(checks=(*report.checks, *level.checks)), parity)
     if parity.parted:
         told = {d.name: d.detail or f"{d.count} of {d.size} numbers differ, by up to {d.maximum:.1e}" for d in unexplained}
         why = diagnose(level.a, parity.parted, marked, told, level.b)
         if not why[-1].last and wrong[1][1]:  # there is no more to be found behind such weights
             why = (*(diagnosis for diagnosis in why if diagnosis.kind not in UNKNOWN), *_broken(wrong))
-        report = replace(report, diagnoses=(*level.why, *why))
+        report = report._replace(diagnoses=(*level.why, *why))
     elif level.why:
-        report = replace(report, diagnoses=(*level.why[:-1], replace(level.why[-1], last=True)))
+        report = report._replace(diagnoses=(*level.why[:-1], level.why[-1]._replace(last=True)))
     if asked.acceptance:
         trials = acceptance(level.a, numpy_run(level.b), calibrated=calibrated, tolerance=asked.tolerance)
-        report = replace(report, trials=trials)
+        report = report._replace(trials=trials)
     if asked.train:
-        report = replace(report, training=compare_step(level.a, level.b, calibrated=calibrated, tolerance=asked.tolerance))
+        report = report._replace(training=compare_step(level.a, level.b, calibrated=calibrated, tolerance=asked.tolerance))
     notes = list(_hidden([difference.name for difference in unexplained])) if report.equal else []
-    return replace(report, notes=(*notes, *normalisation(a, b, names)))
+    return report._replace(notes=(*notes, *normalisation(a, b, names)))
 
 
 def _hidden(names: Sequence[str]) -> Iterator[str]:
@@ -139,7 +137,7 @@ def _hidden(names: Sequence[str]) -> Iterator[str]:
 def _computed(report: Report, parity: Parity) -> Report:
     """``report`` with what was computed."""
     picture = parity.parted.picture if parity.parted else None
-    return replace(report, layers=parity.layers, agreement=parity.agreement, activations=picture)
+    return report._replace(layers=parity.layers, agreement=parity.agreement, activations=picture)
 
 
 def _verify_backend(model: Model, name: str, backend: str, asked: Asked) -> Report:
@@ -152,12 +150,12 @@ def _verify_backend(model: Model, name: str, backend: str, asked: Asked) -> Repo
         report = Report(source, target, changes=tuple(change.told() for change in changes), precision=asked.dtype)
         report = _computed(report, parity)
         if parity.parted:
-            report = replace(report, diagnoses=diagnose(model, parity.parted, (f"`{name}`", f"`{backend}`"), {}))
+            report = report._replace(diagnoses=diagnose(model, parity.parted, (f"`{name}`", f"`{backend}`"), {}))
         if asked.acceptance:
-            report = replace(report, trials=acceptance(model, run, calibrated=calibrated, tolerance=asked.tolerance))
+            report = report._replace(trials=acceptance(model, run, calibrated=calibrated, tolerance=asked.tolerance))
         if asked.train:
             known = {**known_as(backend, given), "path": path, "tolerance": asked.tolerance}
-            report = replace(report, training=compare_step_backend(model, given, backend, asked.dtype, **known))
+            report = report._replace(training=compare_step_backend(model, given, backend, asked.dtype, **known))
     return report
 
 

@@ -168,7 +168,7 @@ def as_rounded(model: Model, dtype: np.dtype[Any]) -> Model:
     def narrower(tensor: Tensor) -> Tensor:
         return Tensor(tensor.shape, dtype, lambda: tensor.read().astype(dtype))
 
-    return replace(model, weights={name: narrower(tensor) for name, tensor in model.weights.items()})
+    return model._replace(weights={name: narrower(tensor) for name, tensor in model.weights.items()})
 
 
 def _near(a: Array, b: Array, dtype: np.dtype[Any]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +130,7 @@ def test_other_networks_are_models_too(name: str, tmp_path: Path) -> None:
     given = graph_checkpoint(layers, weights, numbered=True)
     write = formats()["keras-archive"].write
     assert write is not None
-    write(tmp_path / "x.keras", replace(given, dialect="keras"))
+    write(tmp_path / "x.keras", given._replace(dialect="keras"))
     x = images(75, 2)
     _, (out,) = answers(tmp_path / "x.keras", "symmetric", x)
     exact = run(Job(layers, weights, x, "float64"))[layers[-1].name]

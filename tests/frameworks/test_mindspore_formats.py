@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -184,7 +183,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: str) -> Non
         del tensors["classifier.bias"]
     else:
         tensors["extra"] = tensors["classifier.bias"]
-    write(tmp_path / "a.ckpt", replace(given, tensors=tensors))
+    write(tmp_path / "a.ckpt", given._replace(tensors=tensors))
     message = "missing .'classifier.bias'., unexpected .." if change == "less" else "missing .., unexpected .'extra'."
     with pytest.raises(UsageError, match="does not fit: " + message):
         names = native_names("mindspore", model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +145,7 @@ def test_a_framework_that_is_built_wrong_is_seen(attribute: str, dtype: str) -> 
     """What runs has another attribute than what it is held to, unannounced."""
     needs("torch")
     model = narrow(1, bn_momentum=0.99, bn_epsilon=1e-3, pool_padding="same_upper")
-    wrong = replace(model, attributes={**model.attributes, attribute: Attribute(FAULTS[attribute], "test")})
+    wrong = model._replace(attributes={**model.attributes, attribute: Attribute(FAULTS[attribute], "test")})
     found = compare_step_backend(model, wrong, "torch", dtype)
     statistics = {error.name for error in found.statistics}
     if attribute == "bn_momentum":
@@ -162,7 +161,7 @@ def test_the_other_variance_would_be_seen(backend: str, monkeypatch: pytest.Monk
     """So the convention that a backend states is the framework's own."""
     needs(backend)
     other = "biased" if find(backend).variance == "unbiased" else "unbiased"
-    monkeypatch.setattr(training, "find", lambda name: replace(find(name), variance=other))
+    monkeypatch.setattr(training, "find", lambda name: find(name)._replace(variance=other))
     model = network("xception")
     found = compare_step_backend(model, model, backend, "float32")
     assert parted(found).keys() == {error.name for error in found.statistics if error.name.endswith(".variance")}
@@ -172,7 +171,7 @@ def test_the_other_variance_would_be_seen(backend: str, monkeypatch: pytest.Monk
 def test_what_paddle_holds_in_float32_would_be_seen(backend: str, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needs(backend)
     kept = tuple(name for name in find(backend).single if name != number)
-    monkeypatch.setattr(training, "find", lambda name: replace(find(name), single=kept))
+    monkeypatch.setattr(training, "find", lambda name: find(name)._replace(single=kept))
     model = network("xception")
     assert not compare_step_backend(model, model, backend, "float64").ok
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from xconvert.model import Depth, Tensor
 def file(s: Subject, edit: Callable[[dict[str, Tensor]], str], kind: str) -> Mutant:
     whole = file_of(narrow(Depth(3, 8) if s.family != "xception_preact" else Depth(3, 16), s.family))  # as published
     tensors = dict(whole.tensors)
-    return Mutant(replace(whole, tensors=tensors), edit(tensors), kind)
+    return Mutant(whole._replace(tensors=tensors), edit(tensors), kind)
 
 
 @fault("a tensor missing from the file")
@@ -64,5 +63,5 @@ def _(s: Subject) -> Mutant:
     whole = checkpoint(s.model, "tensorflow")
     trained = [name for name in whole.tensors if not name.endswith(("moving_mean", "moving_variance"))]
     averages = {f"{name}/ExponentialMovingAverage": whole.tensors[name] for name in trained[::2]}
-    mixed = replace(whole, tensors={**whole.tensors, **averages})
+    mixed = whole._replace(tensors={**whole.tensors, **averages})
     return Mutant(mixed, trained[1], "lacks the moving average of some weights", ema=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -40,7 +39,7 @@ def _(s: Subject) -> Mutant:
 def halved(model: Model) -> Model:
     with np.errstate(over="ignore"):
         half = {name: Tensor.of(tensor.read().astype(np.float16)) for name, tensor in model.weights.items()}
-    return replace(model, weights=half)
+    return model._replace(weights=half)
 
 
 @fault("a weight that half precision cannot hold")
@@ -131,4 +130,4 @@ def _(s: Subject) -> Mutant:
     one, two = swapped(s, s.block(1), s.block(3), s.start(s.block(1))), s.edited(["predictions.bias"], np.zeros_like)
     assert isinstance(one.other, Model)
     weights = {**one.other.weights, "predictions.bias": two.weights["predictions.bias"]}
-    return replace(one, other=replace(s.model, weights=weights), more=("missing",))
+    return one._replace(other=s.model._replace(weights=weights), more=("missing",))

@@ -10,10 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,8 +22,7 @@ from xconvert.model import Array, Layer, Model
 from xconvert.plugins import discover
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One forward pass, or one step of training.
 
     ``layers`` and ``weights`` (``"<layer>.<parameter>"``, canonical axes) describe the graph; ``names`` gives each
@@ -39,7 +37,7 @@ class Job:
     images: Array
     dtype: str = "float32"
     taps: tuple[str, ...] = ()
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = {}
     published: str = ""
     path: Path | None = None
     labels: Array | None = None
@@ -48,8 +46,7 @@ class Job:
 Serve = Callable[[Array], Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(NamedTuple):
     """What one backend module offers.
 
     ``kind``: ``"graph"`` executes ``Job.layers`` and bears the name of a dialect; ``"class"`` is a zoo's own model class and

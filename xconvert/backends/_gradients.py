@@ -8,7 +8,7 @@ inputs, and those of the parameters by name. They are held to central finite dif
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,8 +133,7 @@ def linear(gradient: Array, layer: Layer, x: Array, weight: Array, bias: Array) 
     return ((gradient @ weight.T) * scale,), {"weight": (x * scale).T @ gradient, "bias": gradient.sum(0)}
 
 
-@dataclass(frozen=True)
-class Doubt:
+class Doubt(NamedTuple):
     """Decisions that rounding may turn: those whose values are closer to each other than ``margin``."""
 
     margin: float
@@ -171,8 +170,7 @@ def half_mean_square(features: Array) -> tuple[Array, Array]:
     return np.square(features).mean() * half, features / features.dtype.type(features.size)
 
 
-@dataclass(frozen=True)
-class Tape:
+class Tape(NamedTuple):
     """What a forward pass leaves for the way back: every layer's output, and the image's own."""
 
     layers: Sequence[Layer]
@@ -188,8 +186,7 @@ class Tape:
         return [self.weights[f"{layer.name}.{parameter}"] for parameter in layer.parameters]
 
 
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(NamedTuple):
     """By what ReLUs and pools decide which gradient passes, where it is not simply what they were given.
 
     A value within rounding of zero, or of its rival in a window, lets a gradient pass whole or not at all; both are there to tell
@@ -198,8 +195,8 @@ class Decisions:
     ``seed``: the square of what this changes is on average the sum of the squares of what each such value can change.
     """
 
-    activations: Mapping[str, Array] = field(default_factory=dict)
-    margins: Mapping[str, float] = field(default_factory=dict)
+    activations: Mapping[str, Array] = {}
+    margins: Mapping[str, float] = {}
     seed: int = 0
 
 

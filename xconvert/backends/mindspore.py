@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -276,7 +275,7 @@ def as_array(output: Any) -> Array:
 def serve(job: Job) -> Serve:
     """The cell, ready to answer."""
     network = _filled(job)
-    return lambda images: as_array(network(as_tensor(replace(job, images=images))))
+    return lambda images: as_array(network(as_tensor(job._replace(images=images))))
 
 
 BACKEND = Backend(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -194,7 +193,7 @@ def train(job: Job) -> dict[str, Array]:
 def serve(job: Job) -> Serve:
     """The reference, ready to answer in ``job.dtype``."""
     last = job.layers[-1].name
-    return lambda images: run(replace(job, images=images, taps=()))[last]
+    return lambda images: run(job._replace(images=images, taps=()))[last]
 
 
 BACKEND = Backend(

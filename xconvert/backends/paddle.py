@@ -8,7 +8,6 @@ remainder. What has no weights (ReLU, pools, additions) is computed in ``forward
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -229,7 +228,7 @@ def serve(job: Job) -> Serve:
 
     def answer(images: Array) -> Array:
         with paddle.no_grad():
-            return as_array(network(as_tensor(replace(job, images=images))))
+            return as_array(network(as_tensor(job._replace(images=images))))
 
     return answer
 

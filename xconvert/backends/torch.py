@@ -8,7 +8,6 @@ weights (ReLU, pools, additions) is computed in ``forward`` and leaves no trace 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -221,7 +220,7 @@ def serve(job: Job) -> Serve:
 
     def answer(images: Array) -> Array:
         with torch.inference_mode():
-            return as_array(network(as_tensor(replace(job, images=images))))
+            return as_array(network(as_tensor(job._replace(images=images))))
 
     return answer
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def given(folder: Path, job: Job) -> Iterator[Job]:
     """``job`` with each array of images, and its labels, that ``save_images`` wrote."""
     labels = list(loadz(folder / "labels.npz").values())
     for i, images in enumerate(loadz(folder / "images.npz").values()):
-        yield replace(job, images=images, labels=labels[i] if labels else None)
+        yield job._replace(images=images, labels=labels[i] if labels else None)
 
 
 def _asked(folder: Path) -> Iterator[tuple[int, Array]]:
@@ -58,7 +57,7 @@ def main(folder: Path) -> None:
         raise ValueError(backend.untrained)
     if sys.argv[2:] == ["stream"]:
         act = _served(backend.serve(job), job.layers[-1].name) if backend.serve and not job.taps else act
-        jobs: Iterator[tuple[int, Job]] = ((i, replace(job, images=images)) for i, images in _asked(folder))
+        jobs: Iterator[tuple[int, Job]] = ((i, job._replace(images=images)) for i, images in _asked(folder))
     else:
         jobs = enumerate(given(folder, job))
     for i, each in jobs:

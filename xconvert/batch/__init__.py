@@ -8,12 +8,10 @@ Dask cluster; ``worker`` is the process of one conversion; ``state`` remembers w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Sources that are converted alike, as a manifest says it: each of ``sources`` (a file, a URL, or a pattern of either) for
     each target in ``to``. ``options`` are those of ``conversion.convert``. ``where``: what problems with it are told of.
     """
@@ -25,11 +23,10 @@ class Entry:
     output: str = ""
     sha256: str = ""
     licence: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One conversion: ``source``, a file or a URL, for ``to``, into ``output`` in the folder of the batch."""
 
     name: str
@@ -38,4 +35,4 @@ class Job:
     output: str
     sha256: str = ""
     licence: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}

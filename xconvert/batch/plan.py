@@ -7,7 +7,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -145,7 +144,7 @@ def _with_suffix(job: Job) -> Job:
     if stem(file) != name.name or not output.name.startswith(name.name):  # somebody chose these names
         return job
     rest = output.name.removeprefix(name.name)
-    return replace(job, name=str(name.with_name(file)), output=str(output.with_name(file + rest)))
+    return job._replace(name=str(name.with_name(file)), output=str(output.with_name(file + rest)))
 
 
 def _clashes(jobs: Sequence[Job], folder: str) -> Iterator[str]:

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,7 +144,7 @@ def _success(task: Mapping[str, Any], report: Any, model: Any) -> dict[str, Any]
     shown = task.get("shown", task["source"])
     provenance = dict(report.provenance)
     origin = {**provenance["source"], "file": shown}
-    report = replace(report, provenance={**provenance, "source": origin})
+    report = report._replace(provenance={**provenance, "source": origin})
     wide = [_wide(layer, model.weights) for layer in model.layers]
     channels = model.weights[f"{model.layers[0].name}.weight"].shape[2]
     names = (shown, report.output)

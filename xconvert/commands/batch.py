@@ -113,15 +113,13 @@ def _planned(
     entries: Sequence[Entry], problems: list[str], folder: str, mappings: Sequence[Path], manifest: Path | None, kwargs: Any
 ) -> Plan:
     """The plan; raises ``UsageError`` with everything that is wrong, before any work."""
-    from dataclasses import replace
-
     from xconvert.batch.plan import plan
     from xconvert.errors import UsageError
     from xconvert.remote.store import UnreachableError
 
     if mappings:
         folders = [str(path.absolute()) for path in mappings]
-        entries = [replace(entry, options={**entry.options, "mappings": folders}) for entry in entries]
+        entries = [entry._replace(options={**entry.options, "mappings": folders}) for entry in entries]
     planned = plan(entries, folder, mappings)
     if found := [*problems, *planned.problems]:
         what = f"`{manifest}`" if manifest else "the batch"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +11,7 @@ from xconvert.backends.numpy import OPERATIONS, output_size, pads
 from xconvert.model import PARAMETERS, Array, Layer
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """What the other side does differently: layers and weights to put in the place of the reference's.
 
     ``kind``: one of ``report.KINDS``. ``told``: a clause whose subject is the other side, ``{other}``; ``{reference}`` is ours.
@@ -21,8 +19,8 @@ class Fault:
 
     kind: str
     told: str
-    layers: Mapping[str, Layer] = field(default_factory=dict)
-    weights: Mapping[str, Array] = field(default_factory=dict)
+    layers: Mapping[str, Layer] = {}
+    weights: Mapping[str, Array] = {}
 
     @property
     def touched(self) -> set[str]:
@@ -30,8 +28,7 @@ class Fault:
         return {*self.layers, *(name.rpartition(".")[0] for name in self.weights)}
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """The reference, to be changed: ``layers`` by name in order of execution, ``weights`` in float64, ``dtypes`` those of its
     file. ``normalised``: mean and standard deviation of its images, three each; None where they are not known. ``known``: those
     of others, by a name.
@@ -41,13 +38,13 @@ class Network:
     weights: Mapping[str, Array]
     dtypes: Mapping[str, np.dtype[Any]]
     normalised: tuple[Array, Array] | None = None
-    known: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    known: Mapping[str, tuple[Array, Array]] = {}
 
     def faulty(self, fault: Fault) -> Network:
         """The network with ``fault`` in it, as a file with the reference's precision would hold it."""
         with np.errstate(over="ignore"):
             stored = {name: array.astype(self.dtypes[name]).astype(np.float64) for name, array in fault.weights.items()}
-        return replace(self, layers={**self.layers, **fault.layers}, weights={**self.weights, **stored})
+        return self._replace(layers={**self.layers, **fault.layers}, weights={**self.weights, **stored})
 
     def of(self, layer: Layer) -> dict[str, Array]:
         """The weights of one layer by parameter."""

@@ -9,9 +9,8 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from xconvert.formats._arrays import shown
 from xconvert.formats._keras_models import within
@@ -33,14 +32,13 @@ _KEPT = (
 Evidence = dict[str, tuple[Any, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(NamedTuple):
     """``evidence`` and ``stated`` as in ``Checkpoint``, with notes; ``models`` are the paths of the nested models, None where
     the configuration lists no layers.
     """
 
-    evidence: Evidence = field(default_factory=dict)
-    stated: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evidence: Mapping[str, tuple[Any, str]] = {}
+    stated: Mapping[str, Mapping[str, Any]] = {}
     notes: tuple[str, ...] = ()
     models: frozenset[str] | None = None
 
@@ -48,11 +46,10 @@ class Description:
         """Nothing stated of nested ``models`` in the weights that list no layers here: they build them themselves."""
         parts = {part for model in models for part in model.split("/")}
         stated = {n: o for n, o in self.stated.items() if n not in parts or o["class"] in _WRAPPERS}
-        return replace(self, stated=stated)
+        return self._replace(stated=stated)
 
 
-@dataclass(frozen=True, slots=True)
-class _Said:
+class _Said(NamedTuple):
     """A layer, or a nested model with ``layers``; ``model`` is the path of the nested model that it is part of."""
 
     model: str

@@ -7,7 +7,6 @@ carry Python bytecode (Lambda layers). One is written for the graph of a checkpo
 from __future__ import annotations
 
 import mmap
-from dataclasses import replace
 from pathlib import Path
 
 from xconvert.errors import UnreadableError, UsageError
@@ -42,7 +41,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     if _CONFIG in index.names:
         index.budget.parse(index.size(_CONFIG), f"`{_CONFIG}`")
         said = describe(bytes(index.view(_CONFIG)), _CONFIG, key=choice.key, numbered=True)
-    return replace(read_store(path, index.view(_WEIGHTS), choice.key, index.budget, said), format="keras-archive")
+    return read_store(path, index.view(_WEIGHTS), choice.key, index.budget, said)._replace(format="keras-archive")
 
 
 def write(path: Path, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     for name, content in told.items():
         (path / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
     if head := {name: checkpoint.tensors[name] for name in _HEAD if name in checkpoint.tensors}:
-        keras_weights.write(path / PRESET_HEAD, replace(checkpoint, tensors=head, metadata={}))
+        keras_weights.write(path / PRESET_HEAD, checkpoint._replace(tensors=head, metadata={}))
     backbone = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in head}
-    keras_weights.write(path / PRESET, replace(checkpoint, tensors=backbone))  # last: its record has the digest of both
+    keras_weights.write(path / PRESET, checkpoint._replace(tensors=backbone))  # last: its record has the digest of both
 
 
 def configurations(graph: Graph, preprocessing: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     if not matches(other):
         raise UnreadableError(f"`{beside}` is damaged: it holds no weights of Keras 3")
     head = read_store(beside, memoryview(other), None, choice.limits.budget(beside, len(other)))
-    return replace(found, tensors={**head.tensors, **found.tensors}, notes=(*found.notes, *head.notes))
+    return found._replace(tensors={**head.tensors, **found.tensors}, notes=(*found.notes, *head.notes))
 
 
 def read_store(path: Path, buffer: memoryview, key: str | None, budget: Budget, said: Description | None = None) -> Checkpoint:

@@ -7,7 +7,6 @@ graph may compute anything, whatever its initializers are called, so ``formats/_
 from __future__ import annotations
 
 import mmap
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +83,7 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
         raise (truncated if "past" in str(error) else damaged)(path, str(error)) from None
     if opsets != [onnx_graph.OPSETS]:
         raise UnreadableError(f"`{path}` uses operators that are not those of version {onnx_graph.OPSET}", hints=HINTS)
-    return replace(found, metadata=metadata)
+    return found._replace(metadata=metadata)
 
 
 def _graph(path: Path, graph: memoryview, budget: Budget) -> Checkpoint:

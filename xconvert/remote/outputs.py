@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -53,4 +52,4 @@ def _renamed(report: Report, place: str, url: str) -> Report:
     provenance = dict(report.provenance)
     provenance["target"] = {**provenance.get("target", {}), "file": url}
     notes = tuple(note.replace(place, url) for note in report.notes)
-    return replace(report, output=url, notes=notes, provenance=provenance)
+    return report._replace(output=url, notes=notes, provenance=provenance)
