@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from xconvert.errors import UsageError
 from xconvert.formats._arrays import contents, elements
@@ -57,7 +57,7 @@ def model(
     no operator takes two types: exactly where they are smaller, rounded once where they are float64. Raises ``UsageError``
     for tensors that are no such floats and for networks beyond protobuf's 2 GB.
     """
-    network = Network(layers, tensors)
+    network = Network.of(layers, tensors)
     before = b"".join([*network.casts(), *map(network.node, layers), block(2, "xconvert")])
     described = [(name, tensor, _tensor_head(name, tensor)) for name, tensor in tensors.items()]
     sizes = {name: len(start) + _bytes(tensor) for name, tensor, start in described}
@@ -78,17 +78,19 @@ def more_outputs(names: Iterable[str]) -> bytes:
     return block(7, b"".join(block(12, block(1, name)) for name in names))
 
 
-@dataclass(frozen=True)
-class Network:
-    """The parts of a ``GraphProto`` that say what is computed. Raises ``UsageError`` for tensors that are no floats."""
+class Network(NamedTuple):
+    """The parts of a ``GraphProto`` that say what is computed."""
 
     layers: Sequence[Layer]
     tensors: Mapping[str, Tensor]
 
-    def __post_init__(self) -> None:
-        for name, tensor in self.tensors.items():
+    @classmethod
+    def of(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Network:
+        """A network that computes with ``tensors``; raises ``UsageError`` for those that are no floats."""
+        for name, tensor in tensors.items():
             if tensor.dtype.name not in FLOATS:
                 raise UsageError(f"`.onnx` networks cannot compute with `{name}` of dtype `{tensor.dtype.name}`")
+        return cls(layers, tensors)
 
     def used(self, layer: Layer, parameter: str) -> str:
         """The value that an operator takes: an initializer, or what it is cast to."""

@@ -5,7 +5,6 @@ Names and arguments are those of ``torch/_utils.py`` and ``torch/serialization.p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +46,13 @@ _UNSUPPORTED = {
 }
 
 
-@dataclass(eq=False, repr=False)  # a pickle may have thousands; slots and frozen fields take a millisecond to import
 class Storage:
     """A run of numbers, or a part of one: ``count`` elements from ``start`` on, of ``total`` that the file has under ``key``."""
 
-    key: str
-    dtype: str
-    total: int
-    start: int
-    count: int
+    __slots__ = ("count", "dtype", "key", "start", "total")
+
+    def __init__(self, key: str, dtype: str, total: int, start: int, count: int) -> None:
+        self.key, self.dtype, self.total, self.start, self.count = key, dtype, total, start, count
 
     @property
     def itemsize(self) -> int:
@@ -63,24 +60,25 @@ class Storage:
         return _itemsize(self.dtype)
 
 
-@dataclass(eq=False, repr=False)
 class TorchTensor(Leaf):
     """A tensor as the pickle describes it; offset and strides in elements of ``dtype``, shape and reach already checked."""
 
-    storage: Storage
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    conjugate: bool = False
-    negative: bool = False
+    __slots__ = ("conjugate", "dtype", "negative", "offset", "shape", "storage", "strides")
+
+    def __init__(
+        self, storage: Storage, dtype: str, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *signs: bool
+    ) -> None:
+        self.storage, self.dtype, self.offset, self.shape, self.strides = storage, dtype, offset, shape, strides
+        self.conjugate, self.negative = signs
 
 
-@dataclass(eq=False, repr=False)
 class Unsupported(Leaf):
     """A tensor that is more than its numbers: refused where it belongs to the network, left alone elsewhere."""
 
-    what: str
+    __slots__ = ("what",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
 
 
 def handlers(path: Path) -> dict[str, Handler]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._keras_config import Description, describe
-from xconvert.formats._keras_graph import configuration
 from xconvert.formats._maps import mapped
 from xconvert.formats._zip import ZipWriter, open_zip, sniff
 from xconvert.formats.keras_weights import read_store
@@ -53,6 +52,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.graph is None:
         raise UsageError("a `.keras` file holds the model itself, and only weights are there", hints=["write `.weights.h5`"])
     import tempfile
+
+    from xconvert.formats._keras_graph import configuration
 
     config = configuration(checkpoint.graph).encode()
     with tempfile.TemporaryDirectory(prefix=".xconvert-", dir=path.parent) as folder:

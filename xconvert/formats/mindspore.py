@@ -13,8 +13,8 @@ from __future__ import annotations
 import mmap
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats import Choice, Format, no_choice
@@ -62,14 +62,15 @@ def matches(data: mmap.mmap) -> bool:
         return False
 
 
-@dataclass(slots=True)
-class _Value:
-    """One tag: its type, its dimensions, and the pieces of its content; a map tensor has no type."""
+class _Value(NamedTuple):
+    """One tag: its type, its dimensions, and the pieces of its content; a map tensor has no type. ``size``: of all pieces, in
+    bytes.
+    """
 
     kind: str
     dims: tuple[int, ...]
-    pieces: list[memoryview] = field(default_factory=list)
-    size: int = 0  # of all pieces, in bytes
+    pieces: list[memoryview]
+    size: int
 
 
 def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
@@ -120,8 +121,8 @@ def _values(path: Path, body: memoryview) -> tuple[dict[str, _Value], dict[str, 
             if known is None:
                 values[checked_name(path, tag)] = value
             elif tag == last and _continues(known, value):
-                known.pieces += value.pieces
-                known.size += value.size
+                known.pieces.extend(value.pieces)  # in place: a value may have a hundred thousand
+                values[tag] = known._replace(size=known.size + value.size)
             else:
                 raise damaged(path, f"it holds `{shown(tag)}` twice")
             last = tag
@@ -135,7 +136,7 @@ def _value(raw: memoryview) -> tuple[str, _Value]:
     parts = dict(_few(raw))
     tag = _string(parts[1])
     if 2 not in parts:
-        return tag, _Value("", ())
+        return tag, _Value("", (), [], 0)
     kind, dims, pieces = "", list[int](), list[memoryview]()
     for key, part in _few(_raw(parts[2])):
         if key == 1:
