@@ -10,15 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from xconvert.errors import UsageError
-from xconvert.model import Checkpoint
+from xconvert.model import Checkpoint, Graph
 
 CARD = "README.md"
 
 
-def record_in(checkpoint: Checkpoint) -> dict[str, Any]:
-    """xconvert's own record, which is there in whatever it writes."""
+def meant_for(zoo: str, checkpoint: Checkpoint, holds: str, *, published: bool = True) -> tuple[Graph, dict[str, Any]]:
+    """The graph of ``checkpoint``, and xconvert's own record, which is there in whatever it writes.
+
+    Raises ``UsageError`` for names other than those of ``zoo``, and where it is to be ``published`` for a network that the zoo
+    does not publish. ``holds``: what the folder holds, a clause.
+    """
     record: dict[str, Any] = json.loads(checkpoint.metadata.get("xconvert", "{}"))
-    return record
+    name = record.get("published")
+    if checkpoint.graph is None or record.get("implementation") != zoo or (published and not isinstance(name, str)):
+        raise UsageError(
+            f"{holds}, and this is none",
+            facts=[f"names of {record.get('implementation', 'a stranger')}, network {name or 'unpublished'}"],
+            hints=[f"`--to {zoo}` writes its names"],
+        )
+    return checkpoint.graph, record
 
 
 def publish(made: Path, path: Path, *, files: Callable[[Path], tuple[Path, ...]]) -> None:

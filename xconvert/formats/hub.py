@@ -9,9 +9,8 @@ import mmap
 from functools import partial
 from pathlib import Path
 
-from xconvert.errors import UsageError
 from xconvert.formats import Format, safetensors
-from xconvert.formats._folders import CARD, publish, record_in
+from xconvert.formats._folders import CARD, meant_for, publish
 from xconvert.formats._timm_config import CONFIG, WEIGHTS, configuration
 from xconvert.model import Checkpoint
 
@@ -31,15 +30,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises ``UsageError`` for names other than those of a network that timm publishes.
     """
-    record = record_in(checkpoint)
-    published = record.get("published")
-    if checkpoint.graph is None or record.get("implementation") != "timm" or not isinstance(published, str):
-        raise UsageError(
-            "a folder for the Hub holds one of timm's own networks, and this is none",
-            facts=[f"names of {record.get('implementation', 'a stranger')}, network {published or 'unpublished'}"],
-            hints=["`--to timm` writes its names"],
-        )
-    text = configuration(checkpoint.graph, published, record["preprocessing"])
+    graph, record = meant_for("timm", checkpoint, "a folder for the Hub holds one of timm's own networks")
+    text = configuration(graph, record["published"], record["preprocessing"])
     path.mkdir(exist_ok=True)
     (path / CONFIG).write_text(text, encoding="utf-8")
     safetensors.write(path / WEIGHTS, checkpoint)

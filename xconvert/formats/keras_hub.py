@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xconvert.errors import UsageError
 from xconvert.formats import Format, keras_weights
-from xconvert.formats._folders import CARD, publish, record_in
+from xconvert.formats._folders import CARD, meant_for, publish
 from xconvert.formats.keras_weights import PRESET, PRESET_HEAD
 from xconvert.model import Checkpoint, Graph
 from xconvert.stacks import stacks
@@ -42,14 +41,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises ``UsageError`` for names other than keras-hub's.
     """
-    record = record_in(checkpoint)
-    if checkpoint.graph is None or record.get("implementation") != "keras-hub":
-        raise UsageError(
-            "a preset holds keras-hub's own network, and this is none",
-            facts=[f"names of {record.get('implementation', 'a stranger')}"],
-            hints=["`--to keras-hub` writes its names"],
-        )
-    told = configurations(checkpoint.graph, record["preprocessing"])
+    graph, record = meant_for("keras-hub", checkpoint, "a preset holds keras-hub's own network", published=False)
+    told = configurations(graph, record["preprocessing"])
     path.mkdir(exist_ok=True)
     for name, content in told.items():
         (path / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")

@@ -15,9 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xconvert.errors import UsageError
 from xconvert.formats import Format, paddle
-from xconvert.formats._folders import CARD, publish, record_in
+from xconvert.formats._folders import CARD, meant_for, publish
 from xconvert.model import Checkpoint, Graph
 
 _END = "_pretrained.pdparams"
@@ -39,15 +38,9 @@ def files(path: Path) -> tuple[Path, ...]:
 
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Create the folder ``path``. Raises ``UsageError`` for names other than those of a network that PaddleClas publishes."""
-    record = record_in(checkpoint)
-    published = record.get("published")
-    if checkpoint.graph is None or record.get("implementation") != "paddleclas" or not isinstance(published, str):
-        raise UsageError(
-            "a folder for PaddleClas holds one of its own networks, and this is none",
-            facts=[f"names of {record.get('implementation', 'a stranger')}, network {published or 'unpublished'}"],
-            hints=["`--to paddleclas` writes its names"],
-        )
-    text = configuration(checkpoint.graph, published, record["preprocessing"])
+    graph, record = meant_for("paddleclas", checkpoint, "a folder for PaddleClas holds one of its own networks")
+    published = record["published"]
+    text = configuration(graph, published, record["preprocessing"])
     path.mkdir(exist_ok=True)
     (path / f"{published}.yaml").write_text(text, encoding="utf-8")
     paddle.write(path / f"{published}{_END}", checkpoint)
