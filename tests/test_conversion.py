@@ -142,10 +142,10 @@ def test_a_result_that_computes_something_else_is_not_written(folder: Path, monk
     """A fault in a writer: two batch norms of equal width change places. Names, shapes and dtypes see nothing."""
     from xconvert import conversion, loading
 
-    def faulty(model: xconvert.Model, *rest: object) -> object:
+    def faulty(model: xconvert.Model, *rest: object, **options: object) -> object:
         one, other = "block6.sepconv1.bn.gamma", "block7.sepconv1.bn.gamma"
         broken = changed(model, **{one: model.weights[other].read(), other: model.weights[one].read()})
-        return loading.save(broken, *rest)  # type: ignore[arg-type]
+        return loading.save(broken, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(conversion, "save", faulty)
     with pytest.raises(VerificationError, match="was not written") as caught:

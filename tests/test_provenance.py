@@ -240,6 +240,18 @@ def test_an_empty_shard_counts_as_nothing_and_a_missing_file_is_told(tmp_path: P
         fingerprint(tmp_path / "nothing.pth")
 
 
+def test_a_source_that_cannot_be_hashed_while_it_is_written_from_ends_the_conversion(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> str:
+        raise UnreadableError("the disk was pulled out")
+
+    monkeypatch.setattr("xconvert.loading.fingerprint", gone)
+    with pytest.raises(UnreadableError, match="pulled out"):
+        convert(source, tmp_path / "a.pth", to="torch")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_the_digest_of_a_mapping_covers_those_that_it_takes_names_of() -> None:
     folder = Path(__file__).parents[1] / "mappings"
     alone = {i.name: i.sha256 for i in library().implementations if i.family.name == "xception" and not i.own}

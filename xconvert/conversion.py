@@ -124,8 +124,9 @@ def _planned(source: Model, model: Model, target: Target, accept: Collection[str
 def _write(plan: Plan, path: Path) -> Checkpoint:
     """Write what is intended to ``path``, with the record of what was done, and return it."""
     tell("writing", 0.0)
-    made = save(plan.intended, plan.target.implementation, plan.target.dialect)
-    checkpoint = provenance.sealed(made, [change._asdict() for change in plan.changes])
+    assert plan.source.origin  # noqa: S101  (it was read from a file)
+    made = save(plan.intended, plan.target.implementation, plan.target.dialect, hashed=False)
+    checkpoint = provenance.sealed(made, [change._asdict() for change in plan.changes], plan.source.origin.sha256)
     assert plan.target.format.write is not None  # noqa: S101  (format_for_writing gives no other)
     plan.target.format.write(path, checkpoint)
     return checkpoint

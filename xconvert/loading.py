@@ -271,10 +271,11 @@ def _attributes(
     return chosen
 
 
-def save(model: Model, implementation: Implementation, dialect: Dialect) -> Checkpoint:
+def save(model: Model, implementation: Implementation, dialect: Dialect, hashed: bool = True) -> Checkpoint:
     """What a file of ``model`` holds under the names of ``implementation``, spelled in ``dialect``.
 
-    Tensors keep their dtype and are read when written. Our record of the attributes travels in the metadata.
+    Tensors keep their dtype and are read when written. Our record of the attributes travels in the metadata; with the sha256 of
+    the source only if that is to be ``hashed``, which means to read all of it.
     """
     names = written_names(implementation, dialect, model.depth, model.head)
     tensors = {}
@@ -287,5 +288,5 @@ def save(model: Model, implementation: Implementation, dialect: Dialect) -> Chec
             tensors[dialect.tensor(names[layer.name], parameter)] = Tensor.of(np.zeros((), dtype))
     graph = Graph(model.layers, names, model.weights)
     kept = model.metadata if implementation.name == model.implementation else {}  # such as Paddle's table of names
-    metadata = {**kept, "xconvert": record_of(model, implementation)}
+    metadata = {**kept, "xconvert": record_of(model, implementation, hashed)}
     return Checkpoint(tensors, metadata, dialect=dialect.family, graph=graph)

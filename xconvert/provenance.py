@@ -9,7 +9,7 @@ The record is JSON text and has no paths and no dates, so the same input gives t
 - ``omitted``: what the user asked to leave out;
 - ``content``: the digest of the tensors as they were written, so that a change can be seen in formats without checksums.
 
-The digest is taken while the tensors are written, and is the last that is known of a file: until then ``PENDING`` stands for it.
+The source is hashed, and the digest taken, while the tensors are written: until then ``PENDING`` stands for both.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from xconvert import __version__, formats
@@ -38,7 +39,7 @@ _IN_FOLDERS = {  # the same in a folder that was written for a zoo
     "model.safetensors": ("config.json",),
     "model.weights.h5": ("config.json", "metadata.json", "task.json", "preprocessor.json", "image_converter.json"),
 }
-_ROOM = 1 << 18  # bytes of a file that are hashed at a time
+_ROOM = 1 << 20  # bytes of a file that are hashed at a time: threads that take turns more often wait for each other
 _MAX_RECORD = 1 << 20  # characters; ours have a thousand
 
 SHA256 = matching("[0-9a-f]{64}", "a sha256 in hexadecimal digits")
@@ -65,9 +66,10 @@ _FIELDS = {
 }
 
 
-def record_of(model: Model, implementation: Implementation) -> str:
+def record_of(model: Model, implementation: Implementation, hashed: bool = True) -> str:
     """What no tensor shows, as the JSON text that travels with a file of ``model`` under the names of ``implementation``;
-    without the ``changes`` and the ``content``, which ``sealed`` adds.
+    without the ``changes`` and the ``content``, which ``sealed`` adds, and without the sha256 of the source, which it adds too,
+    unless that is to be ``hashed`` now.
     """
     published = implementation.model(model.depth)
     record = {
@@ -81,7 +83,7 @@ def record_of(model: Model, implementation: Implementation) -> str:
         record["mapping"] = _texts({"name": implementation.name, "sha256": implementation.sha256})
     if origin := model.origin:
         told = {"format": origin.checkpoint.format, "implementation": model.implementation}
-        record["source"] = _texts({"sha256": origin.sha256(), **told})
+        record["source"] = _texts({"sha256": origin.sha256() if hashed else PENDING, **told})
     if omitted := [name.strip("`") for name in model.omitted if WORDS.fits(name)]:
         record["omitted"] = omitted
     return json.dumps(record)
@@ -95,34 +97,65 @@ def _texts(told: Mapping[str, str]) -> dict[str, str]:
 PENDING = "f" * 64  # in the place of a digest that is not known yet
 
 
-def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]]) -> Checkpoint:
+def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]], fingerprint: Callable[[], str]) -> Checkpoint:
     """``checkpoint``, about to be written, with the ``changes`` (``attribute``, ``source``, ``target``, ``action``) in its
-    record, and the digest of its tensors as soon as the last of them was written.
+    record, and as soon as the last of its tensors was written their digest and the ``fingerprint`` of the source, which is taken
+    meanwhile.
     """
     record = json.loads(checkpoint.metadata["xconvert"])
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}
     digest = _Digest()
     told = {name: tensor._replace(told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
-    return checkpoint._replace(tensors=told, metadata=_Sealed(checkpoint.metadata, json.dumps(record), digest, len(told)))
+    sealed = _Sealed(checkpoint.metadata, record, digest, len(told), meanwhile(fingerprint))
+    return checkpoint._replace(tensors=told, metadata=sealed)
 
 
 class _Sealed(Mapping[str, str]):
-    """The metadata of a checkpoint that is being written: the record in them gets its digest when all tensors were."""
+    """The metadata of a checkpoint that is being written: the record in them gets its digests when all tensors were."""
 
-    def __init__(self, others: Mapping[str, str], record: str, digest: _Digest, count: int) -> None:
-        self._others, self._record, self._digest, self._count = others, record, digest, count
+    def __init__(
+        self, others: Mapping[str, str], record: Mapping[str, Any], digest: _Digest, count: int, fingerprint: Callable[[], str]
+    ) -> None:
+        self._others, self._record, self._digest, self._count, self._fingerprint = others, record, digest, count, fingerprint
 
     def __getitem__(self, name: str) -> str:
         if name != "xconvert":
             return self._others[name]
-        known = len(self._digest.lines) == self._count
-        return self._record.replace(f'"{PENDING}"', f'"{self._digest}"') if known else self._record
+        record = dict(self._record)
+        if len(self._digest.lines) == self._count:
+            record["content"] = str(self._digest)
+            if "source" in record:
+                record["source"] = {**record["source"], "sha256": self._fingerprint()}
+        return json.dumps(record)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._others)
 
     def __len__(self) -> int:
         return len(self._others)
+
+
+def meanwhile(function: Callable[[], str]) -> Callable[[], str]:
+    """Start ``function`` in a thread; who calls what is returned waits for what it returns, or gets what it raises."""
+    found: list[str] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(function())
+        except BaseException as error:  # raised again where it is waited for
+            failed.append(error)
+
+    thread = Thread(target=run, daemon=True)  # an interrupted program does not wait for it
+    thread.start()
+
+    def wait() -> str:
+        thread.join()
+        if failed:
+            raise failed[0]
+        return found[0]
+
+    return wait
 
 
 class _Digest:
