@@ -90,14 +90,21 @@ class Shown(NamedTuple):
 
 
 def compare_networks(
-    reference: Model, other: Other, sizes: Sequence[int], *, calibrated: bool, tolerance: float | None = None
+    reference: Model,
+    other: Other,
+    sizes: Sequence[int],
+    *,
+    calibrated: bool,
+    tolerance: float | None = None,
+    batch: int | None = None,
 ) -> Parity:
-    """The NumPy reference of ``reference`` in float64 against ``other``, on probe images of ``sizes``.
+    """The NumPy reference of ``reference`` in float64 against ``other``, on ``batch`` probe images of each of ``sizes``, by default
+    ``batch_of`` that size.
 
     ``calibrated``: whether something was rounded to float32 on the way; else the two must be the same to ``EXACT``.
     """
     order = {layer.name: i for i, layer in enumerate(reference.layers)}
-    probes = {size: probe(reference, size) for size in sizes}
+    probes = {size: probe(reference, size, batch) for size in sizes}
     errors: list[LayerError] = []
     answers: dict[int, tuple[Array, Array]] = {}
     parting: tuple[int, Shown | Walk] | None = None
@@ -191,9 +198,9 @@ def _parted(
     return Parted(size, probes[size], ours, theirs, tuple(_of(size, errors)), others)
 
 
-def probe(model: Model, size: int) -> Array:
-    """Images that ``model`` can take, ``batch_of(size)`` of ``size`` pixels."""
-    return images(size, batch_of(size), channels(model))
+def probe(model: Model, size: int, batch: int | None = None) -> Array:
+    """Images that ``model`` can take, ``batch`` of ``size`` pixels, by default ``batch_of(size)``."""
+    return images(size, batch or batch_of(size), channels(model))
 
 
 def batch_of(size: int) -> int:
