@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.narrow import TORCH, checkpoint, narrow
-from xconvert import conversion, formats, provenance
+from xconvert import conversion, formats, sealing
 from xconvert.formats import safetensors
 
 
@@ -75,6 +75,6 @@ def state(path: Path) -> str:
     index = path.with_name(f"{path.name}.index")
     if index.exists():
         assert not path.exists()
-        return provenance.content(formats.read(path).tensors)
+        return sealing.content(formats.read(path).tensors)
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path] if path.exists() else []
     return " ".join(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()[:16]}" for file in files)

@@ -23,7 +23,8 @@ from xconvert.formats._crc32c import checksum
 from xconvert.loading import interpret, load
 from xconvert.mappings import library
 from xconvert.model import Checkpoint, Tensor
-from xconvert.provenance import changed_since, content, describe, files_of, fingerprint, read_record, remarks
+from xconvert.provenance import describe, files_of, fingerprint, read_record, remarks
+from xconvert.sealing import changed_since, content
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 # (name of the output, what `--to` says): every format that is written

@@ -21,8 +21,9 @@ from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify
 from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
-from xconvert.provenance import changed_since, fingerprint, read_record, record_of
+from xconvert.provenance import fingerprint, read_record, record_of
 from xconvert.remote import fetched
+from xconvert.sealing import changed_since
 
 MAX_CHANNELS = 256  # of images; hyperspectral ones have 224
 MAX_WIDER = 8  # times as many filters as published, in any layer

@@ -19,7 +19,7 @@ from xconvert.datasets import Sample
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.model import Array
 from xconvert.outputs import replaced
-from xconvert.provenance import content
+from xconvert.sealing import content
 from xconvert.serving import Server
 
 _LARGEST = 1 << 29  # bytes of a state; that of ImageNet's 50,000 images has 6 MB

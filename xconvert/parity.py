@@ -98,8 +98,8 @@ def compare_networks(
     tolerance: float | None = None,
     batch: int | None = None,
 ) -> Parity:
-    """The NumPy reference of ``reference`` in float64 against ``other``, on ``batch`` probe images of each of ``sizes``, by default
-    ``batch_of`` that size.
+    """The NumPy reference of ``reference`` in float64 against ``other``, on ``batch`` probe images of each of ``sizes``, by
+    default ``batch_of`` that size.
 
     ``calibrated``: whether something was rounded to float32 on the way; else the two must be the same to ``EXACT``.
     """

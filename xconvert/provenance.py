@@ -18,18 +18,16 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 from xconvert import __version__, formats
 from xconvert.attributes import parse as parse_attribute
 from xconvert.errors import UnreadableError, XconvertError
-from xconvert.formats._arrays import contents
-from xconvert.formats._crc32c import checksum
 from xconvert.formats._maps import opened
 from xconvert.implementation import Implementation
-from xconvert.model import Checkpoint, Model, Tensor
+from xconvert.model import Checkpoint, Model
 from xconvert.preprocessing import TABLE, TEXT, Kind, list_of, matching, mistakes, preprocessing_problems
+from xconvert.sealing import PENDING, Digest, Sealed, changed_since, meanwhile
 
 _BESIDE = {  # what else belongs to a checkpoint, by the end of the name of the file that is mapped
     ".index": ("{stem}.data-*",),
@@ -94,9 +92,6 @@ def _texts(told: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in told.items() if WORDS.fits(text)}
 
 
-PENDING = "f" * 64  # in the place of a digest that is not known yet
-
-
 def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]], fingerprint: Callable[[], str]) -> Checkpoint:
     """``checkpoint``, about to be written, with the ``changes`` (``attribute``, ``source``, ``target``, ``action``) in its
     record, and as soon as the last of its tensors was written their digest and the ``fingerprint`` of the source, which is taken
@@ -104,73 +99,10 @@ def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]], fingerp
     """
     record = json.loads(checkpoint.metadata["xconvert"])
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}
-    digest = _Digest()
+    digest = Digest()
     told = {name: tensor._replace(told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
-    sealed = _Sealed(checkpoint.metadata, record, digest, len(told), meanwhile(fingerprint))
+    sealed = Sealed(checkpoint.metadata, record, digest, len(told), meanwhile(fingerprint))
     return checkpoint._replace(tensors=told, metadata=sealed)
-
-
-class _Sealed(Mapping[str, str]):
-    """The metadata of a checkpoint that is being written: the record in them gets its digests when all tensors were."""
-
-    def __init__(
-        self, others: Mapping[str, str], record: Mapping[str, Any], digest: _Digest, count: int, fingerprint: Callable[[], str]
-    ) -> None:
-        self._others, self._record, self._digest, self._count, self._fingerprint = others, record, digest, count, fingerprint
-
-    def __getitem__(self, name: str) -> str:
-        if name != "xconvert":
-            return self._others[name]
-        record = dict(self._record)
-        if len(self._digest.lines) == self._count:
-            record["content"] = str(self._digest)
-            if "source" in record:
-                record["source"] = {**record["source"], "sha256": self._fingerprint()}
-        return json.dumps(record)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._others)
-
-    def __len__(self) -> int:
-        return len(self._others)
-
-
-def meanwhile(function: Callable[[], str]) -> Callable[[], str]:
-    """Start ``function`` in a thread; who calls what is returned waits for what it returns, or gets what it raises."""
-    found: list[str] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(function())
-        except BaseException as error:  # raised again where it is waited for
-            failed.append(error)
-
-    thread = Thread(target=run, daemon=True)  # an interrupted program does not wait for it
-    thread.start()
-
-    def wait() -> str:
-        thread.join()
-        if failed:
-            raise failed[0]
-        return found[0]
-
-    return wait
-
-
-class _Digest:
-    """The digest of tensors, which may come in any order: the sha256 of a line for each, sorted."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, bytes] = {}
-
-    def add(self, name: str, tensor: Tensor, data: memoryview) -> None:
-        self.lines[name] = json.dumps([name, tensor.dtype.name, tensor.shape, checksum([data])]).encode() + b"\n"
-
-    def __str__(self) -> str:
-        import hashlib
-
-        return hashlib.sha256(b"".join(self.lines[name] for name in sorted(self.lines))).hexdigest()
 
 
 def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:
@@ -237,25 +169,6 @@ def fingerprint(path: str | Path, algorithm: str = "sha256") -> str:
             while size := source.readinto(room):  # type: ignore[attr-defined]
                 digest.update(room[:size])
     return digest.hexdigest()
-
-
-def content(tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 over all tensors, sorted by name: for each a JSON list of its name, dtype, shape, and the masked CRC-32C of its
-    numbers in C order, little-endian; and a line break. It does not depend on the file format.
-
-    A checksum of 32 bits for each tensor misses one accident in four thousand million, and costs a tenth of a sha256.
-    """
-    digest = _Digest()
-    for name, tensor in tensors.items():
-        digest.add(name, tensor, contents(name, tensor))
-    return str(digest)
-
-
-def changed_since(checkpoint: Checkpoint, record: Mapping[str, Any]) -> bool:
-    """Whether the tensors of ``checkpoint`` are not those that xconvert wrote into it, by the ``content`` of its ``record``;
-    False where the record does not say.
-    """
-    return record.get("content", PENDING) not in (PENDING, content(checkpoint.tensors))
 
 
 def remarks(*models: Model) -> list[str]:
