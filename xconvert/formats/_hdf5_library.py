@@ -171,10 +171,18 @@ class Library:
 
 def h5py_for(path: Path) -> ModuleType:
     """The package h5py, which ``path`` needs; raises ``UsageError`` where it is not installed."""
+    import platform
+
+    known = platform.uname().__dict__  # h5py asks for the system, and Python would run `uname -p` for the processor: 10 ms
+    unasked = "processor" not in known
+    known.setdefault("processor", "")
     try:
         import h5py
     except ImportError:
         raise UsageError(f"`{path}` needs the `h5py` package", hints=["pip install h5py"]) from None
+    finally:
+        if unasked:  # whoever wants to know it gets the truth
+            del known["processor"]
     module: ModuleType = h5py
     return module
 
