@@ -129,6 +129,7 @@ def filled(group: Any, tree: dict[str, Any]) -> None:
             group.create_dataset(name, data=value[0], **value[1])
 
 
+@pytest.mark.slow
 @given(trees(), st.sampled_from(VERSIONS), st.sampled_from([0, 512, 2048]))
 @settings(max_examples=80, deadline=None)
 def test_both_find_the_same(tree: dict[str, Any], version: Any, userblock: int) -> None:

@@ -106,6 +106,7 @@ def test_no_claim_takes_more_memory_than_allowed(name: str, tmp_path: Path) -> N
     assert done.stdout.startswith(f"`{path}` ")
 
 
+@pytest.mark.slow
 def test_a_network_may_not_be_all_maps(tmp_path: Path) -> None:
     """Two megabytes of weights, from one channel to 600 and back, or 300 channels of images: the maps would take gigabytes."""
     path, model = tmp_path / "a.safetensors", narrow()
@@ -201,6 +202,7 @@ def test_mindspores_own_checksum_is_always_compared(tmp_path: Path) -> None:
 # --- A process of its own ---
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_the_same_read_apart(tmp_path: Path) -> None:
     for name in ("keras.h5", "keras.weights.h5", "timm.float16.pth", "deeplab.ckpt", "deeplab.pdparams"):
         path = Path(__file__).parents[1] / "fixtures" / name
@@ -262,6 +264,7 @@ safetensors.write(Path(asked["answer"]), replace(found, metadata={"checkpoint": 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -155,6 +155,7 @@ def test_the_picture_shows_the_image_and_channel_that_differ_most() -> None:
     assert picture("x", 75, a, b[:, :2]) is None
 
 
+@pytest.mark.slow
 def test_the_acceptance_table_has_every_seed_and_batch_and_rejects() -> None:
     model = narrow()
     trials = acceptance(model, numpy_run(model), calibrated=False, size=75)
