@@ -174,14 +174,20 @@ def _seen(source: Array, layer: Layer, rows: slice) -> Array:
     return source[(rows.start or 0) * layer.stride : end]
 
 
-def _fill(copy: Array, array: Array) -> None:
-    """Fill ``copy``. Of a transposed matrix 16 columns at a time, a line of the cache: half as long as all at once
+def ready(array: Array, dtype: np.dtype[Any], take: Callable[..., Array] = np.empty) -> Array:
+    """``array`` as the operations want a weight: itself where it is as it should be, else a copy in what ``take`` gives.
+
+    A transposed matrix is copied 16 columns at a time, a line of the cache: half as long as all at once
     (shared/facts/performance.md, A4).
     """
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    copy = take(array.shape, dtype)
     step = 16 if array.ndim == 2 and array.flags.f_contiguous else max(array.shape[-1], 1)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
         for start in range(0, array.shape[-1], step):
             copy[..., start : start + step] = array[..., start : start + step]
+    return copy
 
 
 class Weights:
@@ -197,11 +203,7 @@ class Weights:
         """The array itself where it is as it should be, else a copy."""
         array, left = self._held.pop(name, (None, self._passes))
         if array is None:
-            array = self._read(name)
-            if array.dtype != self._dtype or not array.flags.c_contiguous:
-                copy = self._memory.take(array.shape, self._dtype)
-                _fill(copy, array)
-                array = copy
+            array = ready(self._read(name), self._dtype, self._memory.take)
         self._held[name] = array, left
         return array
 
