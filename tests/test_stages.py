@@ -221,6 +221,16 @@ def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:
     assert asked == [[1, 1], [0, 0], [2, 2], None]
 
 
+@pytest.mark.parametrize(
+    ("length", "count", "unit", "ends"),
+    [(19, 2, 1, [10, 19]), (7, 0, 1, [7]), (728, 2, 16, [368, 728]), (16, 2, 16, [16]), (2, 4, 1, [1, 2]), (20, 3, 16, [16, 20])],
+)
+def test_parts_cover_a_map_and_the_larger_come_first(length: int, count: int, unit: int, ends: list[int]) -> None:
+    parts = _stages._parts(length, count, unit)
+    assert [part.stop for part in parts] == ends
+    assert [part.start for part in parts] == [0, *ends[:-1]]
+
+
 def test_blas_has_its_threads_back() -> None:
     known = _threads._blas()
     if known is None:

@@ -57,9 +57,12 @@ class Stage:
 
 
 def _parts(length: int, count: int, unit: int = 1) -> list[slice]:
-    """``length`` in up to ``count`` parts, at least one, of whole units but for the last."""
-    ends = dict.fromkeys(length * i // (max(count, 1) * unit) * unit for i in range(max(count, 1)))
-    return [slice(start, end) for start, end in pairwise([*ends, length])]
+    """``length`` in up to ``count`` parts, at least one, of whole units but for the last. The larger come first: whoever shares
+    them out takes the first at once, while the others wake up.
+    """
+    count = max(count, 1)
+    ends = dict.fromkeys(min(-(-length * i // (count * unit)) * unit, length) for i in range(count + 1))
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def stages(layers: Sequence[Layer], image: Size, wanted: Collection[str]) -> list[Stage]:
