@@ -23,17 +23,12 @@ Compute = Callable[[], Any]
 
 
 def numpy(file: Path, asked: argparse.Namespace) -> Compute:
-    """The product's reference, with weights in the dtype asked for, as the other engines have them."""
+    """The product's reference, as it answers those who predict and evaluate."""
     import xconvert  # before NumPy: how that is set up is part of what is measured
-    from xconvert.backends import Job
-    from xconvert.backends.numpy import run
-    from xconvert.probe import images
+    from xconvert.serving import reference
 
-    model = xconvert.load(file)
-    weights = {name: tensor.read().astype(asked.dtype) for name, tensor in model.weights.items()}
-    job = Job(model.layers, weights, images(SIZE, asked.batch).astype(asked.dtype), asked.dtype)
-    last = model.layers[-1].name
-    return lambda: run(job)[last]
+    answer, image = reference(xconvert.load(file), asked.dtype), _image(asked)
+    return lambda: answer(image)
 
 
 def gemm(file: Path, asked: argparse.Namespace) -> Compute:
@@ -160,7 +155,7 @@ def export(file: Path, out: Path) -> None:
 ENGINES = {f.__name__: f for f in (numpy, gemm, torch, torch_channels_last, onnxruntime, tensorflow, keras, paddle)}
 
 
-def serve(compute: Compute, pipe: Any) -> None:
+def respond(compute: Compute, pipe: Any) -> None:
     """Answer every line that comes in."""
     unit = 1 if sys.platform == "darwin" else 1024
     for _ in sys.stdin:
@@ -191,7 +186,7 @@ def main() -> None:
     compute = ENGINES[asked.engine](asked.file, asked)
     answer = compute()
     print(json.dumps(None if answer is None else [float(x) for x in answer[0]]), file=pipe, flush=True)
-    serve(compute, pipe)
+    respond(compute, pipe)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tests.narrow import TORCH, changed, narrow
-from xconvert import forward
+from xconvert import forward, serving
 from xconvert.backends import Job, _pass, _stages, _threads
 from xconvert.backends._graph import execute
-from xconvert.backends.numpy import OPERATIONS, run
+from xconvert.backends._pass import ready
+from xconvert.backends.numpy import OPERATIONS, run, serve
 from xconvert.model import Array, Layer, Model
 from xconvert.parity import compare_networks, numpy_run
 from xconvert.probe import images
@@ -144,6 +145,42 @@ def test_a_weight_is_copied_only_where_it_must_be() -> None:
     assert (wide.dtype, wide.tolist()) == (np.float64, turned.tolist())
 
 
+class Counted(dict[str, Array]):
+    """Weights that count how often each is read."""
+
+    def __init__(self, weights: Mapping[str, Array]) -> None:
+        super().__init__(weights)
+        self.reads = dict.fromkeys(weights, 0)
+
+    def __getitem__(self, name: str) -> Array:
+        self.reads[name] += 1
+        return super().__getitem__(name)
+
+    items = Mapping.items  # type: ignore[assignment]  # by way of the above
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_to_serve_weights_are_read_and_copied_once(dtype: str) -> None:
+    model = narrow(1)
+    turned = {name: np.asfortranarray(tensor.read()) for name, tensor in model.weights.items()}
+    weights, x = Counted(turned), probe(model)
+    answer = serve(Job(model.layers, weights, x[:0], dtype))
+    assert set(weights.reads.values()) == {1}
+    expected = run(Job(model.layers, turned, x, dtype))[model.layers[-1].name]
+    for batch in (x, x[:1], x):
+        assert np.array_equal(answer(batch), expected[: len(batch)])
+    assert set(weights.reads.values()) == {1}
+    assert all(ready(array, np.dtype(dtype)) is array for array in (ready(each, np.dtype(dtype)) for each in turned.values()))
+
+
+def test_what_a_file_holds_is_let_go_of_while_it_is_made_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, let_go = narrow(1), []
+    monkeypatch.setattr(serving, "let_go", lambda: let_go.append(1))
+    answer = serving.reference(model)
+    assert len(let_go) == len(model.weights)
+    assert np.array_equal(answer(probe(model)), forward(model, probe(model))["logits"])
+
+
 def test_no_array_of_others_is_written_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and images may be views of a file that is mapped."""
     monkeypatch.setattr(_pass, "SMALL", 0)
@@ -184,6 +221,16 @@ def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:
     assert asked == [[1, 1], [0, 0], [2, 2], None]
 
 
+@pytest.mark.parametrize(
+    ("length", "count", "unit", "ends"),
+    [(19, 2, 1, [10, 19]), (7, 0, 1, [7]), (728, 2, 16, [368, 728]), (16, 2, 16, [16]), (2, 4, 1, [1, 2]), (20, 3, 16, [16, 20])],
+)
+def test_parts_cover_a_map_and_the_larger_come_first(length: int, count: int, unit: int, ends: list[int]) -> None:
+    parts = _stages._parts(length, count, unit)
+    assert [part.stop for part in parts] == ends
+    assert [part.start for part in parts] == [0, *ends[:-1]]
+
+
 def test_blas_has_its_threads_back() -> None:
     known = _threads._blas()
     if known is None:
@@ -196,6 +243,8 @@ def test_blas_has_its_threads_back() -> None:
         assert sorted(done) == [*range(9)]
         with pytest.raises(ZeroDivisionError):
             workers.do([lambda _: 1 // 0] * 3)  # type: ignore[list-item]
+        workers.do([done.append] * 3)  # it can go on
+        assert len(done) == 12
     assert known[0]() == before
 
 

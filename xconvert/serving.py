@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xconvert.attributes import meaning
-from xconvert.backends import Job, find, forward
+from xconvert.backends import Job, Serve, find
 from xconvert.backends._stream import streaming
+from xconvert.backends.numpy import serve
 from xconvert.errors import RefusedError, UsageError
+from xconvert.formats._maps import let_go
 from xconvert.images import complete
 from xconvert.labels import Label, labels_of
 from xconvert.loading import load
-from xconvert.model import Array, Model
+from xconvert.model import Array, Model, Tensor
 from xconvert.parity import channels
 from xconvert.preprocessing import PREPROCESSING, parse_setting, preprocessing_problems
 from xconvert.reconcile import classes
@@ -95,7 +97,8 @@ def answering(server: Server) -> Iterator[Answer]:
     ``UsageError`` when the framework fails, and for logits that are not finite.
     """
     if server.backend == "numpy":
-        yield lambda images: _finite(server, forward(server.model, images)["logits"])
+        answer = reference(server.model)
+        yield lambda images: _finite(server, answer(images))
         return
     with given_to(server.backend, server.model) as (given, changes, path):
         for change in changes:
@@ -109,6 +112,28 @@ def answering(server: Server) -> Iterator[Answer]:
         job = Job(given.layers, weights, np.zeros(0), path=path, **known_as(server.backend, given))
         with streaming(find(server.backend), given, job) as run:
             yield lambda images: _finite(server, run(images)[given.layers[-1].name])
+
+
+def reference(model: Model, dtype: str = "float32") -> Serve:
+    """``model`` in NumPy, as ``Backend.serve`` says. Of a file that is mapped it keeps no page that it does not compute with."""
+    return serve(Job(model.layers, _Read(model.weights), np.zeros(0), dtype))
+
+
+class _Read(Mapping[str, Array]):
+    """Tensors as arrays, each read when it is asked for; what was read of mapped files before is let go of."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> Array:
+        let_go()
+        return self._tensors[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def _sides(server: Server, source: Any, target: Any) -> list[tuple[str, Any]]:

@@ -174,14 +174,20 @@ def _seen(source: Array, layer: Layer, rows: slice) -> Array:
     return source[(rows.start or 0) * layer.stride : end]
 
 
-def _fill(copy: Array, array: Array) -> None:
-    """Fill ``copy``. Of a transposed matrix 16 columns at a time, a line of the cache: half as long as all at once
+def ready(array: Array, dtype: np.dtype[Any], take: Callable[..., Array] = np.empty) -> Array:
+    """``array`` as the operations want a weight: itself where it is as it should be, else a copy in what ``take`` gives.
+
+    A transposed matrix is copied 16 columns at a time, a line of the cache: half as long as all at once
     (shared/facts/performance.md, A4).
     """
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    copy = take(array.shape, dtype)
     step = 16 if array.ndim == 2 and array.flags.f_contiguous else max(array.shape[-1], 1)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
         for start in range(0, array.shape[-1], step):
             copy[..., start : start + step] = array[..., start : start + step]
+    return copy
 
 
 class Weights:
@@ -197,11 +203,7 @@ class Weights:
         """The array itself where it is as it should be, else a copy."""
         array, left = self._held.pop(name, (None, self._passes))
         if array is None:
-            array = self._read(name)
-            if array.dtype != self._dtype or not array.flags.c_contiguous:
-                copy = self._memory.take(array.shape, self._dtype)
-                _fill(copy, array)
-                array = copy
+            array = ready(self._read(name), self._dtype, self._memory.take)
         self._held[name] = array, left
         return array
 
@@ -215,13 +217,13 @@ class Weights:
 
 
 def outputs(
-    layers: Sequence[Layer], weights: Weights, images: Array, wanted: Collection[str], workers: Workers, memory: Memory
+    plan: Sequence[Stage], weights: Weights, images: Array, wanted: Collection[str], workers: Workers, memory: Memory
 ) -> Iterator[tuple[str, list[Array]]]:
     """A forward pass: each wanted layer with its output for each of ``images`` (N, H, W, C), in the dtype to compute in. It is to
-    be looked at before the next is asked for.
+    be looked at before the next is asked for. ``plan``: the stages for images of this size.
     """
     maps = [{"image": Map(image, image)} for image in images]
-    for stage in stages(layers, images.shape[1:3], wanted):
+    for stage in plan:
         names = {layer.name: [f"{layer.name}.{parameter}" for parameter in layer.parameters] for layer in stage.layers}
         parameters = {layer: [*map(weights.take, own)] for layer, own in names.items()}
         workers.do([task for each in maps for task in Work(stage, parameters, each, memory, images.dtype).tasks()])
@@ -239,12 +241,13 @@ def run(job: Job) -> dict[str, Array]:
     wanted = [*dict.fromkeys((*job.taps, job.layers[-1].name))]
     size = prod(job.images.shape[1:3]) * NUMBERS * np.dtype(job.dtype).itemsize
     together = max(MAPS // size, 1)
+    plan = stages(job.layers, job.images.shape[1:3], wanted)
     found: dict[str, Array] = {}
     with Workers() as workers, borrowed() as memory:
         for start in range(0, len(job.images), together):
             images = job.images[start : start + together].astype(job.dtype, copy=False)
             weights = Weights(job.weights.__getitem__, job.dtype, memory)
-            for name, arrays in outputs(job.layers, weights, images, wanted, workers, memory):
+            for name, arrays in outputs(plan, weights, images, wanted, workers, memory):
                 if name not in found:
                     found[name] = np.empty((len(job.images), *arrays[0].shape), job.dtype)
                 for i, array in enumerate(arrays, start):
@@ -278,7 +281,10 @@ def walking() -> Iterator[Start]:
         def start(layers: Sequence[Layer], read: Callable[[str], Array], batches: Sequence[Array], dtype: str) -> list[Outputs]:
             weights = Weights(read, dtype, memory, len(batches))
             names = [layer.name for layer in layers]
-            arrays = [batch.astype(dtype, copy=False) for batch in batches]
-            return [Outputs(outputs(layers, weights, images, names, workers, memory)) for images in arrays]
+            started = []
+            for images in (batch.astype(dtype, copy=False) for batch in batches):
+                plan = stages(layers, images.shape[1:3], names)
+                started.append(Outputs(outputs(plan, weights, images, names, workers, memory)))
+            return started
 
         yield start

@@ -191,9 +191,12 @@ def train(job: Job) -> dict[str, Array]:
 
 
 def serve(job: Job) -> Serve:
-    """The reference, ready to answer in ``job.dtype``."""
-    last = job.layers[-1].name
-    return lambda images: run(job._replace(images=images, taps=()))[last]
+    """The reference, ready to answer in ``job.dtype``: what ``run`` would copy of the weights for each batch is copied once."""
+    from xconvert.backends._pass import ready
+
+    last, dtype = job.layers[-1].name, np.dtype(job.dtype)
+    prepared = job._replace(weights={name: ready(array, dtype) for name, array in job.weights.items()}, taps=())
+    return lambda images: run(prepared._replace(images=images))[last]
 
 
 BACKEND = Backend(
