@@ -188,7 +188,7 @@ def test_nothing_is_uploaded_unless_verified(bucket: Any, monkeypatch: pytest.Mo
     with pytest.raises(XconvertError) as refused:
         convert(FIXTURES / "keras.h5", "s3://zoo/no.pth", to="timm")
     assert refused.value.exit_code == 1
-    monkeypatch.setattr("xconvert.verification.check_written", lambda *args: (_ for _ in ()).throw(UsageError("no `x`")))
+    monkeypatch.setattr("xconvert.weights.check_written", lambda *args: (_ for _ in ()).throw(UsageError("no `x`")))
     with pytest.raises(UsageError):
         convert(FIXTURES / "keras.h5", "s3://zoo/no.pth", to="torch")
     assert not bucket.exists("zoo/no.pth")

@@ -135,14 +135,26 @@ def test_a_weight_is_copied_only_where_it_must_be() -> None:
     memory = _pass.Memory()
     stored = {"as it is": np.ones((4, 5), np.float32), "turned": np.arange(20, dtype=np.float32).reshape(5, 4).T}
     weights = _pass.Weights(stored.__getitem__, "float32", memory, passes=2)
-    assert weights.take("as it is") is stored["as it is"]
-    turned = weights.take("turned")
+    with _pass.Workers() as workers:
+        first, turned = weights.take(["as it is", "turned"], workers)
+    assert first is stored["as it is"]
     assert turned.flags.c_contiguous
     assert np.array_equal(turned, stored["turned"])
     weights.done("turned")
-    assert weights.take("turned") is turned  # the other pass needs it too
-    wide = _pass.Weights(stored.__getitem__, "float64", memory).take("turned")
+    with _pass.Workers() as workers:
+        assert weights.take(["turned"], workers)[0] is turned  # the other pass needs it too
+        (wide,) = _pass.Weights(stored.__getitem__, "float64", memory).take(["turned"], workers)
     assert (wide.dtype, wide.tolist()) == (np.float64, turned.tolist())
+
+
+@pytest.mark.parametrize("shape", [(160, 160), (1, 30000), (3, 3, 4000), (257, 129)])
+def test_a_large_weight_is_copied_whole_by_all_workers(shape: tuple[int, ...]) -> None:
+    stored = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    with _pass.Workers() as workers:
+        for array in (stored, stored.T):
+            (copy,) = _pass.Weights({"w": array}.__getitem__, "float64", _pass.Memory()).take(["w"], workers)
+            assert copy.flags.c_contiguous
+            assert np.array_equal(copy, array.astype(np.float64))
 
 
 class Counted(dict[str, Array]):
@@ -226,7 +238,7 @@ def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:
     [(19, 2, 1, [10, 19]), (7, 0, 1, [7]), (728, 2, 16, [368, 728]), (16, 2, 16, [16]), (2, 4, 1, [1, 2]), (20, 3, 16, [16, 20])],
 )
 def test_parts_cover_a_map_and_the_larger_come_first(length: int, count: int, unit: int, ends: list[int]) -> None:
-    parts = _stages._parts(length, count, unit)
+    parts = _stages.parts(length, count, unit)
     assert [part.stop for part in parts] == ends
     assert [part.start for part in parts] == [0, *ends[:-1]]
 

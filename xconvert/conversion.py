@@ -241,7 +241,7 @@ def _verified(
     ``backends`` make of it. Raises ``VerificationError`` where that is not what was ``written`` and meant.
     """
     from xconvert.parity import compare_networks, numpy_run
-    from xconvert.verification import check_written, run_by
+    from xconvert.weights import check_written
 
     target = plan.target
     try:
@@ -257,6 +257,8 @@ def _verified(
     # every number was compared above, so what is left to be seen is how they are wired: one image of each size shows it
     parity = compare_networks(reference, numpy_run(again), SIZES, calibrated=folded, batch=1)
     for backend in backends:
+        from xconvert.verification import run_by  # 10 ms, for what hardly anybody asks
+
         loaded = path if _loads(backend, target, plan.model) else None
         errors = compare_networks(reference, run_by(backend, again, "float32", loaded), (*SIZES, NATIVE), calibrated=True).layers
         parted = next((error for error in errors if not error.ok), None)

@@ -15,7 +15,7 @@ from xconvert.effects import check_sizes, normalisation
 from xconvert.errors import UsageError
 from xconvert.loading import load, load_pair, save
 from xconvert.mappings import library
-from xconvert.model import Checkpoint, Model
+from xconvert.model import Model
 from xconvert.naming import describe, named, native, native_names
 from xconvert.parity import Other, Parity, acceptance, backend_run, batch_of, compare_networks, numpy_run
 from xconvert.precision import common_precision
@@ -23,7 +23,7 @@ from xconvert.probe import NATIVE, SIZES
 from xconvert.reconcile import Change, classes, reconcile, without_background
 from xconvert.report import Check, Diagnosis, Report
 from xconvert.training import compare_step, compare_step_backend
-from xconvert.weights import ULP, differences, summary
+from xconvert.weights import differences, summary
 
 Path_ = str | Path
 
@@ -257,28 +257,3 @@ def structural(a: Model, b: Model, names: tuple[str, str]) -> Iterator[Diagnosis
         more, count = (names[0], classes(a)) if classes(a) > classes(b) else (names[1], classes(b))
         told = f"`{more}` has a class more, {count}: in TensorFlow's checkpoints the first is background"
         yield Diagnosis("classes", "predictions", told, "`--drop-background` compares without it")
-
-
-def check_written(
-    written: Checkpoint, found: Checkpoint, source: Model, intended: Model, changes: Sequence[Change], again: Model
-) -> list[Check]:
-    """Whether ``found`` in the file, and the model ``again`` in it, are what was ``written`` and meant: names, shapes and
-    dtypes; values bit-equal, or within ``ULP`` of the fold; attributes.
-    """
-    names = list(found.tensors) == list(written.tensors) or sorted(found.tensors) == sorted(written.tensors)
-    unlike = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].shape != t.shape]
-    retyped = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].dtype != t.dtype]
-    folded = {name for change in changes for name in change.weights}
-    kinds = {difference.name: difference.kind for difference in differences(source, again) if not difference.through}
-    wrong = [name for name in source.weights if name not in folded and kinds.get(name) != "identical"]
-    wrong += [name for name in folded if kinds.get(name) not in ("folded", "identical")]
-    kept = again.values == intended.values
-    moved = len(source.weights) - len(folded)
-    told = f"{moved} bit-equal" + (f", {len(folded)} folded within {ULP} ulp" if folded else "")
-    return [
-        Check("names", names, f"{len(written.tensors)} tensors"),
-        Check("shapes", not unlike, ", ".join(unlike[:4])),
-        Check("dtypes", not retyped, ", ".join(retyped[:4])),
-        Check("values", not wrong, told if not wrong else "not as meant: " + ", ".join(wrong[:4])),
-        Check("attributes", kept, "" if kept else f"{again.values}, meant {intended.values}"),
-    ]

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from xconvert.errors import XconvertError
-from xconvert.model import Array, Model, Tensor
-from xconvert.reconcile import FOLDS, folded_dtype, folds_between
+from xconvert.model import Array, Checkpoint, Model, Tensor
+from xconvert.reconcile import FOLDS, Change, folded_dtype, folds_between
+from xconvert.report import Check
 
 ULP = 2  # how many units in the last place a folded weight may be off the float64 value: one rounding each way
 
@@ -248,3 +249,28 @@ def _turned(x: Array) -> Iterator[tuple[str, Array]]:
         with np.errstate(invalid="ignore"):
             yield "the square root of A's: standard deviations", np.sqrt(x)
             yield "the square of A's", np.square(x)
+
+
+def check_written(
+    written: Checkpoint, found: Checkpoint, source: Model, intended: Model, changes: Sequence[Change], again: Model
+) -> list[Check]:
+    """Whether ``found`` in the file, and the model ``again`` in it, are what was ``written`` and meant: names, shapes and
+    dtypes; values bit-equal, or within ``ULP`` of the fold; attributes.
+    """
+    names = list(found.tensors) == list(written.tensors) or sorted(found.tensors) == sorted(written.tensors)
+    unlike = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].shape != t.shape]
+    retyped = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].dtype != t.dtype]
+    folded = {name for change in changes for name in change.weights}
+    kinds = {difference.name: difference.kind for difference in differences(source, again) if not difference.through}
+    wrong = [name for name in source.weights if name not in folded and kinds.get(name) != "identical"]
+    wrong += [name for name in folded if kinds.get(name) not in ("folded", "identical")]
+    kept = again.values == intended.values
+    moved = len(source.weights) - len(folded)
+    told = f"{moved} bit-equal" + (f", {len(folded)} folded within {ULP} ulp" if folded else "")
+    return [
+        Check("names", names, f"{len(written.tensors)} tensors"),
+        Check("shapes", not unlike, ", ".join(unlike[:4])),
+        Check("dtypes", not retyped, ", ".join(retyped[:4])),
+        Check("values", not wrong, told if not wrong else "not as meant: " + ", ".join(wrong[:4])),
+        Check("attributes", kept, "" if kept else f"{again.values}, meant {intended.values}"),
+    ]

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xconvert.backends import Job
-from xconvert.backends._stages import ALONE, MIXING, NEIGHBOURS, Block, Stage, stages
+from xconvert.backends._stages import ALONE, EVERYTHING, MIXING, NEIGHBOURS, Block, Stage, parts, stages
 from xconvert.backends._threads import Task, Workers
 from xconvert.backends.numpy import OPERATIONS, Start, border, padded, pads, window
 from xconvert.model import Array, Layer
@@ -86,8 +85,7 @@ def borrowed() -> Iterator[Memory]:
             _idle.append(memory)
 
 
-@dataclass(frozen=True, slots=True)
-class Map:
+class Map(NamedTuple):
     """The output of a layer, ``inner``, within ``whole``, which has the border that ``reader`` asks for, if any."""
 
     inner: Array
@@ -112,8 +110,7 @@ class Map:
         return padded(self.inner, layer)
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """A stage for one image. ``parameters``: of each layer; ``maps``: of this and the stages before; ``memory``: for scratch."""
 
     stage: Stage
@@ -174,20 +171,28 @@ def _seen(source: Array, layer: Layer, rows: slice) -> Array:
     return source[(rows.start or 0) * layer.stride : end]
 
 
-def ready(array: Array, dtype: np.dtype[Any], take: Callable[..., Array] = np.empty) -> Array:
-    """``array`` as the operations want a weight: itself where it is as it should be, else a copy in what ``take`` gives.
-
-    A transposed matrix is copied 16 columns at a time, a line of the cache: half as long as all at once
-    (shared/facts/performance.md, A4).
-    """
-    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+def ready(array: Array, dtype: np.dtype[Any]) -> Array:
+    """``array`` as the operations want a weight: itself where it is as it should be, else a copy."""
+    if _fits(array, dtype):
         return array
-    copy = take(array.shape, dtype)
+    copy = np.empty(array.shape, dtype)
+    _fill(copy, array)
+    return copy
+
+
+def _fits(array: Array, dtype: np.dtype[Any]) -> bool:
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+
+
+def _fill(copy: Array, array: Array, part: slice = EVERYTHING, _worker: int = 0) -> None:
+    """Fill a part of the last axis of ``copy``. Of a transposed matrix 16 columns at a time, a line of the cache: half as long as
+    all at once (shared/facts/performance.md, A4).
+    """
+    into, source = copy[..., part], array[..., part]
     step = 16 if array.ndim == 2 and array.flags.f_contiguous else max(array.shape[-1], 1)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the verifier's to tell
-        for start in range(0, array.shape[-1], step):
-            copy[..., start : start + step] = array[..., start : start + step]
-    return copy
+        for start in range(0, source.shape[-1], step):
+            into[..., start : start + step] = source[..., start : start + step]
 
 
 class Weights:
@@ -199,13 +204,22 @@ class Weights:
         self._read, self._dtype, self._memory, self._passes = read, np.dtype(dtype), memory, passes
         self._held: dict[str, tuple[Array, int]] = {}
 
-    def take(self, name: str) -> Array:
-        """The array itself where it is as it should be, else a copy."""
-        array, left = self._held.pop(name, (None, self._passes))
-        if array is None:
-            array = ready(self._read(name), self._dtype, self._memory.take)
-        self._held[name] = array, left
-        return array
+    def take(self, names: Sequence[str], workers: Workers) -> list[Array]:
+        """Each array itself where it is as it should be, else a copy; large ones are copied by all ``workers``."""
+        tasks: list[Task] = []
+        for name in names:
+            if name not in self._held:
+                array = self._read(name)
+                if not _fits(array, self._dtype):
+                    copy = self._memory.take(array.shape, self._dtype)
+                    if copy.nbytes > SMALL:
+                        tasks += [partial(_fill, copy, array, part) for part in parts(copy.shape[-1], 2, 16)]
+                    else:
+                        _fill(copy, array)
+                    array = copy
+                self._held[name] = array, self._passes
+        workers.do(tasks)
+        return [self._held[name][0] for name in names]
 
     def done(self, name: str) -> None:
         """A pass needs it no more."""
@@ -225,12 +239,14 @@ def outputs(
     maps = [{"image": Map(image, image)} for image in images]
     for stage in plan:
         names = {layer.name: [f"{layer.name}.{parameter}" for parameter in layer.parameters] for layer in stage.layers}
-        parameters = {layer: [*map(weights.take, own)] for layer, own in names.items()}
+        needed = [name for own in names.values() for name in own]
+        given = iter(weights.take(needed, workers))
+        parameters = {layer: [next(given) for _ in own] for layer, own in names.items()}
         workers.do([task for each in maps for task in Work(stage, parameters, each, memory, images.dtype).tasks()])
         for name in stage.kept:
             if name in wanted:
                 yield name, [each[name].inner for each in maps]
-        for name in (name for own in names.values() for name in own):
+        for name in needed:
             weights.done(name)
         for whole in (each.pop(name).whole for each in maps for name in stage.last if name in each):
             memory.give(whole)

@@ -7,9 +7,8 @@ Blocks are decided by shapes alone, because products of other sizes may round ot
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from xconvert.backends.numpy import output_size
 from xconvert.model import Layer
@@ -20,6 +19,7 @@ MIXING = ("conv", "pointwise")  # they look at all channels; the rest of the ope
 Size = tuple[int, int]
 Cut = Literal["rows", "channels"]
 Block = tuple[slice, slice, slice]  # rows, columns and channels of a map
+EVERYTHING = slice(None)
 
 # As measured on Zen 4 and Sapphire Rapids. A block of rows is so many bytes of the widest map of its stage, and so many pixels at
 # the least: with fewer, BLAS takes as long to look through a kernel as to multiply with it. So maps of few pixels are multiplied
@@ -29,8 +29,7 @@ BYTES, PIXELS = 2 * 2**20, 48
 FEW, CHANNELS = 300, 352
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """Layers that are computed together, in blocks of rows or of channels. Those behind the first look at what it made, number
     by number, or where it is cut in rows, pixel by pixel. ``kept``: outputs that later stages read, or whoever asked, each with
     the layer whose border it has, if any. ``over``: layers that may write over their first input. ``last``: maps that are read
@@ -48,15 +47,14 @@ class Stage:
         """What threads share out, for maps of up to ``depth`` channels: an even number of blocks of about equal size, or one."""
         assert self.size  # noqa: S101  (whoever asks has looked)
         height, width = self.size
-        everything = slice(None)
         if self.cut == "channels":
             count = 2 * (depth // (2 * CHANNELS)) if height * width > PIXELS else 1
-            return [(everything, everything, part) for part in _parts(depth, count, 16)]  # 16: a row of registers
+            return [(EVERYTHING, EVERYTHING, part) for part in parts(depth, count, 16)]  # 16: a row of registers
         count = min(2 * -(-height * width * depth * itemsize // (2 * BYTES)), height * width // PIXELS, height)
-        return [(part, everything, everything) for part in _parts(height, count)]
+        return [(part, EVERYTHING, EVERYTHING) for part in parts(height, count)]
 
 
-def _parts(length: int, count: int, unit: int = 1) -> list[slice]:
+def parts(length: int, count: int, unit: int = 1) -> list[slice]:
     """``length`` in up to ``count`` parts, at least one, of whole units but for the last. The larger come first: whoever shares
     them out takes the first at once, while the others wake up.
     """
