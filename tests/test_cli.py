@@ -12,9 +12,11 @@ import sys
 import tarfile
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 
+from xconvert import cli, commands
 from xconvert.cli import main
 from xconvert.model import Checkpoint
 from xconvert.render import UNSEEN
@@ -235,6 +237,22 @@ def test_no_framework_is_imported(code: str) -> None:
     check = f"\nimport sys; found = [m for m in {FRAMEWORKS} if m in sys.modules]; sys.exit(' '.join(found) or 0)"
     done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_each_command_has_a_module_and_a_line_of_help() -> None:
+    modules = {file.stem for file in Path(commands.__file__).parent.glob("[a-z]*.py")}
+    assert modules == set(cli.COMMANDS)
+    for name in modules:
+        found = cli.cli.get_command(click.Context(cli.cli), name)
+        assert found is not None
+        assert found.help
+
+
+def test_only_the_command_that_is_asked_for_is_imported() -> None:
+    code = "from xconvert.cli import main\ntry: main(['list'])\nexcept SystemExit: pass"
+    code += "\nimport sys; print(*[m for m in sys.modules if m.startswith('xconvert.commands.') and '_' not in m])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == "xconvert.commands.list"
 
 
 def test_help_needs_not_even_numpy() -> None:

@@ -101,8 +101,8 @@ def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]], fingerp
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}
     digest = Digest()
     told = {name: tensor._replace(told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
-    sealed = Sealed(checkpoint.metadata, record, digest, len(told), meanwhile(fingerprint))
-    return checkpoint._replace(tensors=told, metadata=sealed)
+    metadata = Sealed(checkpoint.metadata, record, digest, len(told), meanwhile(fingerprint))
+    return checkpoint._replace(tensors=told, metadata=metadata)
 
 
 def read_record(checkpoint: Checkpoint, where: str) -> dict[str, Any]:

@@ -224,9 +224,7 @@ class Report(NamedTuple):
             "equal": self.equal if self.verified else None,
             "first_divergence": _plain(first),
         }
-        for name in (name for name in self._fields if name not in ("layers", "activations")):
-            if value := getattr(self, name):
-                told[name] = _plain(value)
+        told |= {name: _plain(value) for name, value in self._asdict().items() if value and name not in ("layers", "activations")}
         return {**told, "layers": _plain(self.layers)}
 
 

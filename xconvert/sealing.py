@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from threading import Thread
 from typing import Any
 
-from xconvert.formats._arrays import contents
+from xconvert.formats._arrays import contents, pieces
 from xconvert.formats._crc32c import checksum
 from xconvert.model import Checkpoint, Tensor
 
@@ -70,7 +70,7 @@ class Digest:
 
     def add(self, name: str, tensor: Tensor, data: memoryview) -> None:
         """Take the bytes of one tensor, in C order, little-endian."""
-        self.lines[name] = json.dumps([name, tensor.dtype.name, tensor.shape, checksum([data])]).encode() + b"\n"
+        self.lines[name] = json.dumps([name, tensor.dtype.name, tensor.shape, checksum(pieces(data))]).encode() + b"\n"
 
     def __str__(self) -> str:
         import hashlib

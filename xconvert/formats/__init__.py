@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats._limits import USUAL, Limits, check_count
-from xconvert.formats._maps import mapped
+from xconvert.formats._maps import let_go, mapped
 from xconvert.model import Checkpoint
 from xconvert.plugins import discover
 
@@ -89,6 +89,7 @@ def read(path: Path, key: str | None = None, ema: bool | None = None, limits: Li
         if candidate.matches(data):
             checkpoint = candidate.read(found, data, choice)
             check_count(path, len(checkpoint.tensors))
+            let_go()  # whoever looks for headers touches pages all over the file
             return checkpoint
     readable = [f.name for f in formats().values() if f.suffixes or not f.write]
     raise UnreadableError(

@@ -126,7 +126,7 @@ def contents(name: str, tensor: Tensor) -> memoryview:
     if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
         raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
     if array.flags.c_contiguous:
-        _room.read += array.nbytes
+        _room.read += max(array.nbytes, _AROUND)
     else:
         array = _in_order(array)
     if sys.byteorder == "big":
@@ -147,6 +147,7 @@ class _Room(threading.local):
 _room = _Room()
 _STRIP = 16  # numbers of float32 in a line of cache: a matrix on its side is copied 1.3 to 4 times faster in such strips
 _CHUNK = 1 << 20  # bytes of mapped files that are read before they are let go of
+_AROUND = 1 << 16  # bytes that the kernel maps around the least that is read
 
 
 def pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:

@@ -22,6 +22,7 @@ from xconvert.formats._arrays import (
     damaged,
     dtype_named,
     elements,
+    pieces,
     shown,
     truncated,
     view,
@@ -225,7 +226,7 @@ def _tensor(path: Path, name: str, entry: _Entry, shards: _Shards) -> Tensor:
     tensor = view(buffer, dtype, entry.shape, order=shards.order)
 
     def read() -> Array:
-        if checksum([buffer]) != entry.crc:
+        if checksum(pieces(buffer)) != entry.crc:
             raise damaged(path, f"`{shown(name)}` does not have its checksum")
         return tensor.read()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.errors import UsageError
-from xconvert.formats._arrays import contents, elements, shown
+from xconvert.formats._arrays import contents, elements, pieces, shown
 from xconvert.formats._hdf5_library import h5py_for
 from xconvert.formats._hdf5_messages import BFLOAT16
 from xconvert.model import Tensor
@@ -116,7 +116,8 @@ class _Sink(io.RawIOBase):
         """Write ``data`` at ``offset``, which the library has given away."""
         at = self._file.tell()
         self._file.seek(offset)
-        self.write(data)
+        for piece in pieces(data):
+            self.write(piece)
         self._file.seek(at)
 
     def write(self, data: Any) -> int:
