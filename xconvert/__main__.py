@@ -1,5 +1,5 @@
 """``python -m xconvert``."""
 
-from xconvert.cli import main
+from xconvert.program import main
 
 main()

@@ -7,9 +7,7 @@ could not work.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -24,7 +22,6 @@ from xconvert.commands._printing import colour, show
 if TYPE_CHECKING:
     from xconvert.errors import XconvertError
 
-gc.set_threshold(100_000)  # a program that runs for seconds: looking for cycles among what is imported takes a tenth of its time
 COMMANDS = {  # module of `xconvert.commands` → what it does, in a line; in the order in which one meets them
     "convert": "Convert a checkpoint (the default command).",
     "verify": "Do two checkpoints compute the same function?",
@@ -88,46 +85,30 @@ def cli() -> None:  # \b keeps click from folding the lines below it
     """  # noqa: D301
 
 
-def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Entry point: run a command, as a program in a process of its own; every error is one message and an exit code."""
-    if args is not None:
-        _run(list(args))
-    arguments = sys.argv[1:]
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else NumPy's BLAS starts threads when it is imported; we have our own
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader such as `head` that has seen enough ends us quietly
-    if problem := supervision.supervised(arguments):
-        _fail(problem, arguments)
-    try:
-        _run(arguments)
-    finally:
-        gc.freeze()  # the interpreter's last act is to look for cycles among all that was imported: 15 ms
-
-
-def _run(arguments: list[str]) -> NoReturn:
-    """Run a command and exit."""
+def main(arguments: list[str]) -> NoReturn:
+    """Run a command and exit; every error is one message and an exit code."""
     from xconvert.errors import UsageError, XconvertError
 
     try:
         sys.exit(cli.main(arguments, prog_name="xconvert", standalone_mode=False) or 0)
     except XconvertError as problem:
-        _fail(problem, arguments)
+        fail(problem, arguments)
     except click.exceptions.NoArgsIsHelpError as help_text:
         click.echo(help_text.format_message(), err=True)
         sys.exit(2)
     except click.UsageError as problem:
         message, _, hint = problem.format_message().rstrip(".").partition("\n")
         command = problem.ctx.command_path if problem.ctx else "xconvert"
-        _fail(UsageError(message[:1].lower() + message[1:], hints=[hint or f"`{command} --help` shows the usage"]), arguments)
+        fail(UsageError(message[:1].lower() + message[1:], hints=[hint or f"`{command} --help` shows the usage"]), arguments)
     except click.ClickException as problem:
-        _fail(UsageError(problem.format_message()), arguments)
+        fail(UsageError(problem.format_message()), arguments)
     except OSError as problem:
         reason = problem.strerror or str(problem)
         told = f"`{problem.filename}` cannot be used: {reason}" if problem.filename else reason[:1].lower() + reason[1:]
-        _fail(UsageError(told), arguments)
+        fail(UsageError(told), arguments)
     except MemoryError as problem:
         told = str(problem).split(" and data type")[0]
-        _fail(UsageError("there is not enough memory", facts=[told[:1].lower() + told[1:]] if told else []), arguments)
+        fail(UsageError("there is not enough memory", facts=[told[:1].lower() + told[1:]] if told else []), arguments)
     except (click.Abort, KeyboardInterrupt):
         click.echo("error: interrupted", err=True)
         sys.exit(130)
@@ -136,7 +117,8 @@ def _run(arguments: list[str]) -> NoReturn:
         raise
 
 
-def _fail(problem: XconvertError, arguments: Sequence[str]) -> NoReturn:
+def fail(problem: XconvertError, arguments: Sequence[str]) -> NoReturn:
+    """Tell of ``problem`` in the ways that ``arguments`` ask for, and exit with its code."""
     from xconvert import render
 
     with contextlib.suppress(OSError):  # a full disk is no answer, and the exit code tells
