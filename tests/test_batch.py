@@ -283,7 +283,7 @@ def test_24_checkpoints_for_3_targets_killed_at_half_and_resumed(
     folder, started = tmp_path / "out", time.monotonic()
     out, err = killed_and_resumed(Path("zoo"), "torch,keras,paddle", folder, lambda process: wait_for(process, folder, 36))
     first = int(err.split(" of 72 are finished already")[0])
-    assert 36 <= first <= 40
+    assert 34 <= first <= 40  # each of two workers may have written a file of which it has not told yet
     assert out.endswith("all 72 verified: same answer\n")
     assert [line.split()[1:3] for line in out.splitlines()[1:73]] == [
         [to, "verified"] for to in ("keras", "paddle", "torch") for _ in range(24)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -130,4 +131,4 @@ def _(s: Subject) -> Mutant:
     one, two = swapped(s, s.block(1), s.block(3), s.start(s.block(1))), s.edited(["predictions.bias"], np.zeros_like)
     assert isinstance(one.other, Model)
     weights = {**one.other.weights, "predictions.bias": two.weights["predictions.bias"]}
-    return one._replace(other=s.model._replace(weights=weights), more=("missing",))
+    return replace(one, other=s.model._replace(weights=weights), more=("missing",))
