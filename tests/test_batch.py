@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -52,11 +53,18 @@ def wait_for(process: subprocess.Popen[str], folder: Path, count: int) -> None:
     """Until ``count`` records in ``folder`` are of conversions that ended."""
     end = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < end:
-        done = sum('"status": "verified"' in read(file) for file in (folder / ".xconvert-batch").rglob("*.json"))
+        done = sum('"status": "verified"' in read(file) for file in records(folder / ".xconvert-batch"))
         if done >= count:
             return
         time.sleep(0.05)
     raise AssertionError(process.communicate()[1])
+
+
+def records(place: Path) -> Iterator[Path]:
+    """The records that have their names. One that is being written lies in a folder of its own, which goes at any moment."""
+    for folder, inner, names in os.walk(place):
+        inner[:] = [name for name in inner if not name.startswith(".xconvert-")]
+        yield from (Path(folder, name) for name in names if name.endswith(".json"))
 
 
 def read(file: Path) -> str:
@@ -283,7 +291,7 @@ def test_24_checkpoints_for_3_targets_killed_at_half_and_resumed(
     folder, started = tmp_path / "out", time.monotonic()
     out, err = killed_and_resumed(Path("zoo"), "torch,keras,paddle", folder, lambda process: wait_for(process, folder, 36))
     first = int(err.split(" of 72 are finished already")[0])
-    assert 34 <= first <= 40  # each of two workers may have written a file of which it has not told yet
+    assert 36 <= first <= 40
     assert out.endswith("all 72 verified: same answer\n")
     assert [line.split()[1:3] for line in out.splitlines()[1:73]] == [
         [to, "verified"] for to in ("keras", "paddle", "torch") for _ in range(24)
