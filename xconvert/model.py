@@ -25,7 +25,7 @@ class Tensor(NamedTuple):
 
     ``dtype`` is a NumPy dtype; bfloat16 and the 8-bit floats are those of ``ml_dtypes``. ``read`` returns an array of
     exactly this shape and dtype in native byte order, possibly read-only and possibly not contiguous. ``told``, only in a
-    checkpoint that is written: takes the tensor's bytes as they go into the file.
+    checkpoint that is written: takes the tensor's bytes, piece by piece, as they go into the file.
     """
 
     shape: tuple[int, ...]

@@ -49,7 +49,7 @@ def model(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> Iterator[bytes | memoryview]:
-    """A ``ModelProto`` in pieces, with one tensor in memory at a time.
+    """A ``ModelProto`` in pieces, each to be used before the next; no more of the tensors is in memory than one of them.
 
     ``tensors``: every initializer, ``"<layer>.<parameter>"`` in ONNX' axes. The input ``image`` is (N, channels, height,
     width) of any batch and size. Every node has the name of its layer, and so has its output but for the last one's.
@@ -68,7 +68,7 @@ def model(
     yield number(1, IR_VERSION) + block(2, "xconvert") + head(7, total) + before
     for name, tensor, start in described:
         yield head(5, sizes[name]) + start
-        yield contents(name, tensor)
+        yield from contents(name, tensor)
     entries = b"".join(block(14, block(1, key) + block(2, text)) for key, text in (metadata or {}).items())
     yield after + block(8, OPSETS) + entries
 

@@ -99,9 +99,9 @@ def sealed(checkpoint: Checkpoint, changes: Sequence[Mapping[str, Any]], fingerp
     """
     record = json.loads(checkpoint.metadata["xconvert"])
     record |= {"changes": [{key: change[key] for key in _CHANGE} for change in changes], "content": PENDING}
-    digest = Digest()
-    told = {name: tensor._replace(told=partial(digest.add, name, tensor)) for name, tensor in checkpoint.tensors.items()}
-    metadata = Sealed(checkpoint.metadata, record, digest, len(told), meanwhile(fingerprint))
+    digest = Digest(checkpoint.tensors)
+    told = {name: tensor._replace(told=partial(digest.add, name)) for name, tensor in checkpoint.tensors.items()}
+    metadata = Sealed(checkpoint.metadata, record, digest, meanwhile(fingerprint))
     return checkpoint._replace(tensors=told, metadata=metadata)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from threading import Thread
 from typing import Any
 
-from xconvert.formats._arrays import contents, pieces
-from xconvert.formats._crc32c import checksum
+from xconvert.formats._arrays import contents
+from xconvert.formats._crc32c import extended, masked
 from xconvert.model import Checkpoint, Tensor
 
 PENDING = "f" * 64  # in the place of a digest that is not known yet
@@ -18,15 +18,15 @@ class Sealed(Mapping[str, str]):
     """The metadata of a checkpoint that is being written: the record in them gets its digests when all tensors were."""
 
     def __init__(
-        self, others: Mapping[str, str], record: Mapping[str, Any], digest: Digest, count: int, fingerprint: Callable[[], str]
+        self, others: Mapping[str, str], record: Mapping[str, Any], digest: Digest, fingerprint: Callable[[], str]
     ) -> None:
-        self._others, self._record, self._digest, self._count, self._fingerprint = others, record, digest, count, fingerprint
+        self._others, self._record, self._digest, self._fingerprint = others, record, digest, fingerprint
 
     def __getitem__(self, name: str) -> str:
         if name != "xconvert":
             return self._others[name]
         record = dict(self._record)
-        if len(self._digest.lines) == self._count:
+        if self._digest.complete:
             record["content"] = str(self._digest)
             if "source" in record:
                 record["source"] = {**record["source"], "sha256": self._fingerprint()}
@@ -65,17 +65,24 @@ def meanwhile(function: Callable[[], str]) -> Callable[[], str]:
 class Digest:
     """The digest of tensors, which may come in any order: the sha256 of a line for each, sorted."""
 
-    def __init__(self) -> None:
-        self.lines: dict[str, bytes] = {}
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors, self._sums = tensors, dict[str, int]()
 
-    def add(self, name: str, tensor: Tensor, data: memoryview) -> None:
-        """Take the bytes of one tensor, in C order, little-endian."""
-        self.lines[name] = json.dumps([name, tensor.dtype.name, tensor.shape, checksum(pieces(data))]).encode() + b"\n"
+    @property
+    def complete(self) -> bool:
+        """Whether something was taken of all tensors."""
+        return len(self._sums) == len(self._tensors)
+
+    def add(self, name: str, piece: memoryview) -> None:
+        """Take the next of the bytes of one tensor, in C order, little-endian; of an empty one the empty piece."""
+        self._sums[name] = extended(self._sums.get(name, 0), piece)
 
     def __str__(self) -> str:
         import hashlib
 
-        return hashlib.sha256(b"".join(self.lines[name] for name in sorted(self.lines))).hexdigest()
+        described = {name: [t.dtype.name, t.shape] for name, t in self._tensors.items()}
+        lines = (json.dumps([name, *described[name], masked(self._sums[name])]) for name in sorted(self._sums))
+        return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def content(tensors: Mapping[str, Tensor]) -> str:
@@ -84,9 +91,10 @@ def content(tensors: Mapping[str, Tensor]) -> str:
 
     A checksum of 32 bits for each tensor misses one accident in four thousand million, and costs a tenth of a sha256.
     """
-    digest = Digest()
+    digest = Digest(tensors)
     for name, tensor in tensors.items():
-        digest.add(name, tensor, contents(name, tensor))
+        for piece in contents(name, tensor):
+            digest.add(name, piece)
     return str(digest)
 
 

@@ -117,66 +117,72 @@ def view(
     return Tensor(shape, dtype, read)
 
 
-def contents(name: str, tensor: Tensor) -> memoryview:
-    """The bytes of ``tensor``: C order, little-endian, valid until the next call. What was read of mapped files before is let go
-    of; a ``tensor`` that wants to be ``told`` is. Raises ``ValueError`` where it is not what it announced.
+def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
+    """The bytes of ``tensor``: C order, little-endian, in pieces, each valid until the next one and at most ``_CHUNK`` long, but
+    for longer rows. What was read of mapped files is let go of; a ``tensor`` that wants to be ``told`` of each piece is. Raises
+    ``ValueError`` where it is not what it announced.
     """
-    _passed(0)
     array = tensor.read()
     if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
         raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
-    if array.flags.c_contiguous:
-        _room.read += max(array.nbytes, _AROUND)
-    else:
-        array = _in_order(array)
     if sys.byteorder == "big":
         array = array.byteswap()
-    data = array.reshape(-1).view(np.uint8).data
-    if tensor.told:
-        tensor.told(data)
-    return data
+    for piece in pieces(array.reshape(-1).view(np.uint8).data) if array.flags.c_contiguous else _in_order(array):
+        if tensor.told:
+            tensor.told(piece)
+        yield piece
 
 
 class _Room(threading.local):
     """What ``contents`` keeps for its next call: room for a copy, and how much of mapped files was read since ``let_go``."""
 
     def __init__(self) -> None:
-        self.copy, self.read = np.empty(0, np.uint8), 0
+        self.copy, self.read = np.empty(_CHUNK, np.uint8), 0
 
 
-_room = _Room()
 _STRIP = 16  # numbers of float32 in a line of cache: a matrix on its side is copied 1.3 to 4 times faster in such strips
-_CHUNK = 1 << 20  # bytes of mapped files that are read before they are let go of
+_CHUNK = 1 << 20  # bytes of mapped files that are read before they are let go of, and of a copy, which then stays in the cache
 _AROUND = 1 << 16  # bytes that the kernel maps around the least that is read
+_room = _Room()
 
 
-def pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
-    """``data`` in pieces of a size that is let go of: for what may be a whole file."""
-    for at in range(0, len(data), _CHUNK):
-        yield data[at : at + _CHUNK]
-        _passed(_CHUNK)
+def pieces(data: memoryview | bytes) -> Iterator[memoryview]:
+    """``data`` in pieces of a size that is let go of: for what may be a whole file. At least one, even of nothing."""
+    whole = memoryview(data)
+    for at in range(0, max(len(whole), 1), _CHUNK):
+        piece = whole[at : at + _CHUNK]
+        yield piece
+        _passed(len(piece))
 
 
 def _passed(size: int) -> None:
-    _room.read += size
+    _room.read += max(size, _AROUND)
     if _room.read > _CHUNK:
         let_go()
         _room.read = 0
 
 
-def _in_order(array: Array) -> Array:
-    """A copy of ``array`` in C order, where the last one was: fresh memory costs as much as the copying."""
-    if _room.copy.nbytes < array.nbytes:
-        _room.copy = np.empty(array.nbytes, np.uint8)
-    out: Array = _room.copy[: array.nbytes].view(array.dtype).reshape(array.shape)
-    flat, matrix = out.squeeze(), array.squeeze()
-    if matrix.ndim != 2:
+def _in_order(array: Array) -> Iterator[memoryview]:
+    """The bytes of ``array`` in C order, as many rows at a time as there is room for: what was just copied is summed and written
+    from the cache, and fresh memory costs as much as the copying.
+    """
+    rows = array.squeeze()
+    size = rows[:1].nbytes
+    if _room.copy.nbytes < size:
+        _room.copy = np.empty(size, np.uint8)
+    many = _room.copy.nbytes // size
+    for at in range(0, len(rows), many):
+        part = rows[at : at + many]
+        out: Array = _room.copy[: part.nbytes].view(array.dtype).reshape(part.shape)
+        _copy(part, out)
+        yield out.reshape(-1).view(np.uint8).data
+    _passed(array.nbytes)  # not before: every copy reads from everywhere in the tensor
+
+
+def _copy(array: Array, out: Array) -> None:
+    if array.ndim != 2:
         np.copyto(out, array)
-        _passed(array.nbytes)
-        return out
-    rows, columns = matrix.shape
-    step = _STRIP if rows % 256 == 0 else 4 * _STRIP  # only at such strides lines of cache push each other out
-    for at in range(0, columns, step):
-        flat[:, at : at + step] = matrix[:, at : at + step]
-        _passed(rows * step * matrix.itemsize)
-    return out
+        return
+    step = _STRIP if array.strides[1] % 1024 == 0 else 4 * _STRIP  # only at such strides lines of cache push each other out
+    for at in range(0, array.shape[1], step):
+        out[:, at : at + step] = array[:, at : at + step]

@@ -7,7 +7,8 @@ is ``model.ckpt.index`` and the first of two shards ``model.ckpt.data-00000-of-0
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -272,16 +273,25 @@ def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     rows = {b"": header(1)}
     with data.open("wb") as file:
 
-        def add(name: str, described: bytes, pieces: Sequence[bytes | memoryview], summed: Sequence[bytes | memoryview]) -> None:
-            at, size = file.tell(), sum(map(len, pieces))
+        def written(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
             for piece in pieces:
                 file.write(piece)
-            place = (number(4, at) if at else b"") + (number(5, size) if size else b"")
-            rows[name.encode()] = described + place + fixed32(6, checksum(summed))
+                yield piece
+
+        def add(
+            name: str, described: bytes, pieces: Iterable[bytes | memoryview], length: bytes = b"", size: bytes = b""
+        ) -> None:
+            """Write ``length`` and ``pieces``; the checksum is that of ``size`` and ``pieces``."""
+            at = file.tell()
+            file.write(length)
+            crc, many = checksum(chain([size], written(pieces))), file.tell() - at
+            place = (number(4, at) if at else b"") + (number(5, many) if many else b"")
+            rows[name.encode()] = described + place + fixed32(6, crc)
 
         for name in sorted(tensors, key=str.encode):
-            tensor, content = tensors[name], [contents(name, tensors[name])]
-            add(name, number(1, _CODES[tensor.dtype.name]) + block(2, b"".join(_dims(tensor.shape))), content, content)
+            tensor = tensors[name]
+            described = number(1, _CODES[tensor.dtype.name]) + block(2, b"".join(_dims(tensor.shape)))
+            add(name, described, contents(name, tensor))
         if graph is not None:
             add(GRAPH, _TEXT_ENTRY, *_encoded(graph))
         for name, key in sorted(texts.items()):
@@ -292,11 +302,10 @@ def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 _TEXT_ENTRY = number(1, TEXT) + block(2, b"")  # dtype and shape in its entry
 
 
-def _encoded(text: bytes) -> tuple[list[bytes], list[bytes]]:
-    """What is written of a text, and what its checksum is of."""
+def _encoded(text: bytes) -> tuple[list[bytes], bytes, bytes]:
+    """What is written of a text behind its length; this, and what is summed up of it."""
     size = len(text).to_bytes(4, "little")  # 8 bytes from 4 GiB on
-    crc = checksum([size]).to_bytes(4, "little")
-    return [encoded(len(text)), crc, text], [size, crc, text]
+    return [checksum([size]).to_bytes(4, "little"), text], encoded(len(text)), size
 
 
 def _dims(shape: tuple[int, ...]) -> Iterator[bytes]:

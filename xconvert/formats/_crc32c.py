@@ -12,10 +12,20 @@ _SHIFT = 0xA282EAD8
 
 
 def checksum(parts: Iterable[memoryview | bytes]) -> int:
-    """The masked CRC-32C of ``parts``, one after the other: rotated right by 15 bits, plus a constant."""
-    function, crc = _function(), 0
+    """The masked CRC-32C of ``parts``, one after the other."""
+    crc = 0
     for part in parts:
-        crc = function(part, crc)
+        crc = extended(crc, part)
+    return masked(crc)
+
+
+def extended(crc: int, part: memoryview | bytes) -> int:
+    """The CRC-32C, not masked, of what had ``crc`` (0: of nothing) and ``part`` after it."""
+    return _function()(part, crc)
+
+
+def masked(crc: int) -> int:
+    """``crc`` as TensorFlow stores it: rotated right by 15 bits, plus a constant."""
     return ((crc >> 15 | crc << 17) + _SHIFT) & 0xFFFFFFFF
 
 

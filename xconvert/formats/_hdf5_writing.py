@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.errors import UsageError
-from xconvert.formats._arrays import contents, elements, pieces, shown
+from xconvert.formats._arrays import contents, elements, shown
 from xconvert.formats._hdf5_library import h5py_for
 from xconvert.formats._hdf5_messages import BFLOAT16
 from xconvert.model import Tensor
@@ -44,9 +44,7 @@ class NewHdf5:
             raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
         stored = self._type(BFLOAT16 if bfloat16 else tensor.dtype.newbyteorder("<"))
         dataset = self._h5py.h5d.create(group, name.encode(), stored, self._space(tensor.shape), self._properties)
-        data = contents(name, tensor)
-        if elements(tensor.shape):
-            self._sink.put(dataset.get_offset(), data)
+        self._sink.put(dataset.get_offset() if elements(tensor.shape) else 0, contents(name, tensor))
         if bfloat16:
             self.text(dataset, "dtype", "bfloat16")
 
@@ -112,11 +110,11 @@ class _Sink(io.RawIOBase):
         self._file = file
         self.problem: OSError | None = None
 
-    def put(self, offset: int, data: memoryview) -> None:
-        """Write ``data`` at ``offset``, which the library has given away."""
+    def put(self, offset: int, pieces: Iterable[memoryview]) -> None:
+        """Write ``pieces`` from ``offset`` on, which the library has given away."""
         at = self._file.tell()
         self._file.seek(offset)
-        for piece in pieces(data):
+        for piece in pieces:
             self.write(piece)
         self._file.seek(at)
 

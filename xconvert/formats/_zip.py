@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ from xconvert.formats._arrays import damaged, pieces, shown, truncated
 from xconvert.formats._limits import MAX_TENSORS, USUAL, Budget, Limits, told
 
 _LOCAL = struct.Struct("<4s5H3L2H")
+_CRC = 14  # where the checksum stands in a local header
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR64 = struct.Struct("<4sLQL")
@@ -227,35 +228,40 @@ class ZipWriter:
     """Writes stored members into ``file``, each one's data at a multiple of 64 bytes; the same input gives the same bytes.
 
     Padding is an extra field of the local header, as in PyTorch's own files; dates are 1980-01-01, the earliest there is.
+    Checksums stand before the data that they are of, so all are put in their places at the end.
     """
 
     _limit = 0xFFFFFFFF  # from here on a number needs zip64
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._at, self._entries = file, 0, list[bytes]()
+        self._sums = dict[int, int]()  # position → checksum that belongs there
 
     def add(self, name: str, *parts: bytes | memoryview) -> None:
         """Append a member that consists of ``parts``."""
-        raw, crc, size, header = name.encode(), 0, sum(len(part) for part in parts), self._at
-        for part in parts:
-            for piece in pieces(part):
-                crc = zlib.crc32(piece, crc)
+        self.stream(name, sum(map(len, parts)), (piece for part in parts for piece in pieces(part)))
+
+    def stream(self, name: str, size: int, parts: Iterable[bytes | memoryview]) -> None:
+        """Append a member of ``size`` bytes that consists of ``parts``, each of which is used before the next is taken."""
+        raw, crc, header = name.encode(), 0, self._at
         big = size >= self._limit
         sizes = (0xFFFFFFFF, 0xFFFFFFFF) if big else (size, size)
         version, flags = 45 if big or header >= self._limit else 20, 0 if name.isascii() else _UTF8
-        common = (version, flags, _STORED, 0, 0x21, crc, *sizes, len(raw))  # 0x21: 1 January 1980
+        common = (version, flags, _STORED, 0, 0x21)  # 0x21: 1 January 1980
         extra = struct.pack("<2H2Q", 1, 16, size, size) if big else b""
         padding = -(header + _LOCAL.size + len(raw) + len(extra)) % 64
         if padding:
             padding += 64 if padding < 4 else 0  # the field itself takes four bytes
             extra += struct.pack("<2s H", b"FB", padding - 4) + b"Z" * (padding - 4)
-        for part in (_LOCAL.pack(b"PK\x03\x04", *common, len(extra)), raw, extra, *parts):
-            for piece in pieces(part):
-                self._write(piece)
+        self._write(_LOCAL.pack(b"PK\x03\x04", *common, 0, *sizes, len(raw), len(extra)) + raw + extra)
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+            self._write(part)
+        self._sums[header + _CRC] = crc
         wide = [size, size] * big + [header] * (header >= self._limit)
         extra = struct.pack(f"<2H{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
         short = 0xFFFFFFFF if header >= self._limit else header
-        record = _CENTRAL.pack(b"PK\x01\x02", version, *common, len(extra), 0, 0, 0, 0, short)
+        record = _CENTRAL.pack(b"PK\x01\x02", version, *common, crc, *sizes, len(raw), len(extra), 0, 0, 0, 0, short)
         self._entries.append(record + raw + extra)
 
     def close(self, comment: bytes = b"") -> None:
@@ -271,6 +277,9 @@ class ZipWriter:
             self._write(_LOCATOR64.pack(b"PK\x06\x07", 0, end, 1))
         short = min(count, 0xFFFF)
         self._write(_END.pack(b"PK\x05\x06", 0, 0, short, short, size, min(start, 0xFFFFFFFF), len(comment)) + comment)
+        for at, crc in self._sums.items():
+            self._file.seek(at)
+            self._file.write(crc.to_bytes(4, "little"))
 
     def _write(self, part: bytes | memoryview) -> None:
         self._file.write(part)

@@ -233,14 +233,18 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
             raise UsageError(f"MindSpore files cannot hold `{shown(name)}`, which has no elements")
     with path.open("wb") as file:
         for name, tensor in tensors.items():
-            raw = contents(name, tensor)
             dims = b"".join(number(1, d) for d in tensor.shape) + block(2, _TYPES[tensor.dtype.name])
-            for start in range(0, len(raw), _CHUNK):
-                piece = raw[start : start + _CHUNK]
-                before = dims + head(3, len(piece))
-                inner = block(1, name) + head(2, len(before) + len(piece)) + before
-                file.write(head(1, len(inner) + len(piece)) + inner)
-                file.write(piece)
+            left, room = elements(tensor.shape) * tensor.dtype.itemsize, 0
+            for piece in contents(name, tensor):
+                while piece:
+                    if not room:
+                        room = min(left, _CHUNK)
+                        before = dims + head(3, room)
+                        inner = block(1, name) + head(2, len(before) + room) + before
+                        file.write(head(1, len(inner) + room) + inner)
+                    part, piece = piece[:room], piece[room:]
+                    file.write(part)
+                    left, room = left - len(part), room - len(part)
         for key, text in checkpoint.metadata.items():
             file.write(block(_METADATA, block(1, key) + block(2, text)))
 

@@ -11,6 +11,7 @@ import io
 import json
 import mmap
 import re
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,7 +161,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with path.open("wb") as file:
         archive = ZipWriter(file)
         for name, tensor in tensors.items():
-            archive.add(f"{name}.npy", _npy_header(name, tensor), contents(name, tensor))
+            header, size = _npy_header(name, tensor), elements(tensor.shape) * tensor.dtype.itemsize
+            archive.stream(f"{name}.npy", len(header) + size, chain([header], contents(name, tensor)))
         record = {"metadata": dict(checkpoint.metadata), "dtypes": dtypes}
         archive.close(json.dumps(record, separators=(",", ":")).encode() if any(record.values()) else b"")
 

@@ -167,11 +167,15 @@ def write_pickle(path: Path, checkpoint: Checkpoint, protocol: int) -> None:
         file.write(version + b"}(")
         for name, tensor in tensors.items():
             carrier = np.dtype(np.uint16) if tensor.dtype.name == "bfloat16" else tensor.dtype
-            raw = as_carried(contents(name, tensor), protocol)
-            if protocol == 2 and len(raw) > _MAX_TEXT:
-                raise UsageError(f"pickle protocol 2 cannot hold `{shown(name)}` of {math.prod(tensor.shape)} numbers")
-            file.write(text(name) + head(tensor.shape, carrier, protocol) + octets_head(len(raw), protocol))
-            file.write(raw)
+            file.write(text(name) + head(tensor.shape, carrier, protocol))
+            if protocol == 2:
+                raw = as_carried(memoryview(b"".join(map(bytes, contents(name, tensor)))), protocol)
+                if len(raw) > _MAX_TEXT:
+                    raise UsageError(f"pickle protocol 2 cannot hold `{shown(name)}` of {math.prod(tensor.shape)} numbers")
+                file.write(octets_head(len(raw), protocol) + raw)
+            else:
+                file.write(octets_head(elements(tensor.shape) * carrier.itemsize, protocol))
+                file.writelines(contents(name, tensor))
             file.write(octets_tail(protocol) + tail)
         file.write(text(NAMES) + _dict({name: known.get(name, name) for name in tensors}) + b"u.")
         if told := {key: value for key, value in checkpoint.metadata.items() if key != NAMES}:

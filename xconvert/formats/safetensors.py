@@ -21,7 +21,6 @@ from xconvert.formats._arrays import (
     dtype_named,
     elements,
     is_text,
-    pieces,
     shown,
     truncated,
     view,
@@ -161,7 +160,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with path.open("wb") as file:
         file.write(head())
         for name in placed:
-            for piece in pieces(contents(name, tensors[name])):
+            for piece in contents(name, tensors[name]):
                 file.write(piece)
         file.seek(0)
         file.write(head())  # of the same length; now the digest of what was written is known
