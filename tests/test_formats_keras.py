@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as arrays
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError, XconvertError
 from xconvert.formats import formats, read
-from xconvert.formats._hdf5 import is_hdf5
+from xconvert.formats._hdf5_signature import is_hdf5
 from xconvert.formats._keras_config import describe
 from xconvert.formats._keras_models import natural_order
 from xconvert.formats.keras_h5 import write as write_h5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from xconvert.model import Array
@@ -48,3 +49,20 @@ def rearrange(array: Array, source: str, target: str) -> Array:
     squeezed = array.reshape([n for n, axis in zip(array.shape, before, strict=True) if axis != "1"])
     moved = squeezed.transpose([kept.index(axis) for axis in after if axis != "1"])
     return moved.reshape(reshape(array.shape, source, target))
+
+
+def problems(patterns: Sequence[str], canonical: str) -> Iterator[str]:
+    """What is wrong with the ``patterns`` of a weight with the axes ``canonical``: the first is written and must have all of
+    them, those that are only read may lack H and W.
+    """
+    ours = {*parse(canonical)}
+    for pattern, spare in zip(patterns, [set[str](), *[{"H", "W"}] * len(patterns)], strict=False):
+        try:
+            theirs = {*parse(pattern)} - {"1"}
+        except ValueError as error:
+            yield str(error)
+            continue
+        if missing := ours - theirs - spare:
+            yield f"`{pattern}` lacks the axes {', '.join(sorted(missing))}"
+        if stray := theirs - ours:
+            yield f"`{pattern}` has the axes {', '.join(sorted(stray))}, expected {canonical}"

@@ -8,7 +8,8 @@ that table inverted, nothing is ever run backwards. Dialects say what a framewor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,8 @@ class Published(NamedTuple):
 class Implementation(NamedTuple):
     """One mapping file, checked; or ``own_names``, in a dialect that has no mapping for the family.
 
-    ``files``: it and those that it takes names of; none where there is no file.
+    ``lines``: reads its ``rules``, which are asked of few mappings. ``files``: it and those that it takes names of; none where
+    there is no file.
     """
 
     name: str
@@ -67,9 +69,14 @@ class Implementation(NamedTuple):
     describes: str
     attributes: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
-    rules: tuple[Rule, ...]
+    lines: Callable[[], tuple[Rule, ...]]
     published: tuple[Published, ...] = ()
     files: tuple[Path, ...] = ()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """How the zoo names layers, in the order in which they hold."""
+        return self.lines()
 
     @property
     def sha256(self) -> str:
@@ -146,7 +153,7 @@ def own_names(framework: Dialect, family: Family) -> Implementation:
 
     What no file says is then as the family's authors published it.
     """
-    return Implementation(OWN, family, framework.apart or framework.name, "xconvert's {model}", family.attributes, {}, ())
+    return Implementation(OWN, family, framework.apart or framework.name, "xconvert's {model}", family.attributes, {}, tuple)
 
 
 PLACEHOLDER = re.compile(r"\{(?:(\d{1,4})\*)?([a-z]+)([+-][a-z]+)?([+-]\d{1,4})?\}")
@@ -161,14 +168,17 @@ def _number(match: re.Match[str], values: Mapping[str, int]) -> str:
 _NUMBER = re.compile(r"\d+")
 
 
+@cache  # layers have the same names in every attempt at a file
 def _numbers(name: str) -> tuple[str, tuple[str, ...]]:
     """``name`` without its numbers, and these: what differs in the first part can never be the same."""
     return _NUMBER.sub("#", name), tuple(_NUMBER.findall(name))
 
 
-def _by_shape(rules: Sequence[Rule], constants: Mapping[str, int]) -> dict[str, list[tuple[tuple[str, ...], Rule]]]:
+@lru_cache(100)  # a mapping is expanded for every attempt at a file
+def _by_shape(rules: tuple[Rule, ...], stated: tuple[tuple[str, int], ...]) -> dict[str, list[tuple[tuple[str, ...], Rule]]]:
     """The rules by their left sides without numbers, each with the numbers or placeholders, such as ``{i}``, in their places."""
     found: dict[str, list[tuple[tuple[str, ...], Rule]]] = {}
+    constants = dict(stated)
     for rule in rules:
         ours = PLACEHOLDER.sub(lambda m: _number(m, constants) if m[2] in constants else m[0], rule.ours)
         parts = tuple(_PART.findall(ours))
@@ -188,7 +198,7 @@ def expand(implementation: Implementation, depth: Depth, layers: Iterable[Layer]
     if implementation.own:
         return {layer.name: (layer.name,) for layer in layers if layer.parameters}, set()
     constants = implementation.family.constants(depth)
-    rules = _by_shape(implementation.rules, constants)
+    rules = _by_shape(implementation.rules, tuple(constants.items()))
     table: dict[str, tuple[str, ...]] = {}
     used: set[Rule] = set()
     for layer in layers:
@@ -249,3 +259,23 @@ def problems(implementation: Implementation, dialect: Dialect) -> list[str]:
                 found.append(f"`{owners[tensor]}` and `{ours}.{parameter}` are both called `{tensor}`")
             owners[tensor] = f"{ours}.{parameter}"
     return found
+
+
+def placeholder_problems(implementation: Implementation) -> Iterator[str]:
+    """What is wrong with the placeholders in the rules of a mapping."""
+    constants = implementation.family.constants(implementation.family.depths[0])
+    for rule in implementation.rules:
+        free = [m for m in PLACEHOLDER.finditer(rule.ours) if m[2] not in constants]
+        bound = {m[2] for m in free if not (m[1] or m[3] or m[4])} | constants.keys()
+        if len({m[2] for m in free}) < len(free):
+            yield f"`{rule.ours}`: a placeholder stands there twice"
+        if re.search(r"\d\{|\}\{|\}\d", rule.ours):
+            yield f"`{rule.ours}`: a placeholder stands beside digits, so nobody knows which of them are its own"
+        for text in (rule.ours, *rule.theirs):
+            if "{" in PLACEHOLDER.sub("", text) or "}" in PLACEHOLDER.sub("", text):
+                yield f"`{text}`: a placeholder is {{i}}, {{i+1}}, {{3*i-2}}, {{i+{next(iter(constants))}-1}}, and nothing else"
+            for match in PLACEHOLDER.finditer(text):
+                if match[2] not in bound:
+                    yield f"`{text}`: `{match[2]}` is not bound on the left, where it must stand alone as {{{match[2]}}}"
+                if match[3] and match[3][1:] not in constants:
+                    yield f"`{text}`: `{match[3][1:]}` is none of the numbers {', '.join(constants)}"

@@ -4,10 +4,9 @@ all problems at once.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,17 @@ from xconvert.architectures import families
 from xconvert.attributes import parse as parse_attribute
 from xconvert.attributes import shown
 from xconvert.errors import MappingError, UsageError, XconvertError
-from xconvert.implementation import OWN, PLACEHOLDER, Dialect, Implementation, Library, Published, Rule, own_names, problems
+from xconvert.implementation import (
+    OWN,
+    Dialect,
+    Implementation,
+    Library,
+    Published,
+    Rule,
+    own_names,
+    placeholder_problems,
+    problems,
+)
 from xconvert.model import PARAMETERS, Depth, Family
 from xconvert.plugins import offered
 from xconvert.preprocessing import FLAG, TABLE, TEXT, Kind, list_of, matching, mistakes, one_of, preprocessing_problems, table_of
@@ -31,6 +40,7 @@ MAPPING: Mapping[str, Kind] = {
     "published": TABLE,
     "layers": TABLE,
 }
+KEYS = ("architecture", "dialect", "describes", "attributes")  # those that every mapping file has
 BLOCKS = Kind(
     "the blocks of entry and middle flow, such as [3, 8]",
     lambda v: isinstance(v, list) and len(v) == 2 and all(type(n) is int and 0 <= n < 1000 for n in v),
@@ -61,6 +71,7 @@ DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.t
 Tables = Mapping[Path, Mapping[str, Any]]  # what is in mapping files that were read
 
 
+@cache
 def folder() -> Path:
     """Where the shipped mappings are: beside the package in a checkout, inside it when installed from a wheel."""
     installed = Path(__file__).parent / "mappings"
@@ -128,9 +139,16 @@ def dialects(*extra: Path) -> dict[str, Dialect]:
 
 
 def _mapping_files(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The mapping files of a folder, which may lie among other files, such as a project's own TOML, and what is in them."""
+    """The mapping files of a folder, which may lie among other files, such as a project's own TOML, and what is in them; of those
+    that are shipped without their lines.
+    """
+    shipped = place == folder()
     for path in (p for sub in (place, *(place / name for name in families())) for p in sorted(sub.glob("*.toml"))):
-        if path != place / "dialects.toml" and path.is_file() and (table := _toml(path)).keys() & {"architecture", "dialect"}:
+        if (
+            path != place / "dialects.toml"
+            and path.is_file()
+            and (table := _toml(path, not shipped)).keys() & {"architecture", "dialect"}
+        ):
             yield path, table
 
 
@@ -144,7 +162,8 @@ def load(
     """Read and check one mapping file; raises ``MappingError`` that lists all of its problems at once.
 
     ``extra``: folders in which ``names_of`` looks before the shipped ones. ``tables``: what is in mapping files that were read.
-    ``trusted``: its lines need not be held against the network, which takes longer than all the rest.
+    ``trusted``: its lines need not be held against the network, which takes longer than all the rest, nor be in ``tables``: they
+    are read when they are asked for, which those of most mappings never are.
     """
     implementation, found = examine(path, known, *extra, tables=tables, trusted=trusted)
     if implementation is None:
@@ -173,7 +192,7 @@ def examine(
         found += (f"attribute `{name}` is missing" for name in family.attributes if name not in table["attributes"])
     if family is None or mistyped:
         return None, _lines(mistyped + found)
-    lines, files = _inherited(path, table, known, extra, found, tables or {})
+    chain = _inherited(path, table, known, extra, found, tables or {})
     implementation = Implementation(
         path.name.removesuffix(".toml"),
         family,
@@ -181,12 +200,12 @@ def examine(
         table["describes"],
         attributes,
         table.get("preprocessing", {}),
-        tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items()),
+        cache(partial(_rules, chain)),
         tuple(_published(table.get("published", {}), family, found)),
-        tuple(files),
+        tuple(chain),
     )
     if not trusted:  # `make test` checks those that are shipped
-        found += _placeholder_problems(implementation)
+        found += placeholder_problems(implementation)
         found = found or problems(implementation, known[table["dialect"]])
     return None if found else implementation, _lines(found)
 
@@ -204,7 +223,7 @@ def _published(table: Mapping[str, Any], family: Family, found: list[str]) -> It
 def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
     """What is wrong with a mapping file as a table; nothing else may look into a table that has any of it."""
     schema = {**MAPPING, "architecture": one_of(families()), "dialect": one_of(known)}
-    yield from mistakes(table, schema, required=("architecture", "dialect", "describes", "attributes"))
+    yield from mistakes(table, schema, required=KEYS)
     if isinstance(lines := table.get("layers"), dict):
         yield from mistakes(lines, dict.fromkeys(lines, NAMES), "line ")
     if isinstance(told := table.get("preprocessing"), dict):
@@ -224,12 +243,10 @@ def _inherited(
     extra: tuple[Path, ...],
     found: list[str],
     tables: Tables,
-) -> tuple[dict[str, Any], list[Path]]:
-    """The lines of the file, before those of the mapping that ``names_of`` asks for, and so on, and the files that they
-    are from; problems go to ``found``.
-    """
+) -> dict[Path, Mapping[str, Any]]:
+    """The file and what is in it, before the one that ``names_of`` asks for, and so on; problems go to ``found``."""
     folders = [f / sub for f in reversed(_folders(extra)) for sub in ("", table["architecture"])]
-    lines, seen = dict(table.get("layers", {})), [path.resolve()]
+    seen = {path.resolve(): table}
     while "names_of" in table:
         name = f"{table['names_of']}.toml"
         parent = next((place / name for place in (path.parent, *folders) if (place / name).is_file()), None)
@@ -238,12 +255,20 @@ def _inherited(
             found.append(f"`names_of` asks for `{name}`, which {what}")
             break
         path, table = parent, tables.get(parent) or _toml(parent)
-        seen.append(path.resolve())
+        seen[path.resolve()] = table
         if wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]:
             found += wrong
             break
-        lines |= {ours: theirs for ours, theirs in table.get("layers", {}).items() if ours not in lines}
-    return lines, seen
+    return seen
+
+
+def _rules(chain: Tables) -> tuple[Rule, ...]:
+    """The lines of each file, before those of the next where both speak of the same layers; read now where they were not."""
+    lines: dict[str, Any] = {}
+    for path, table in chain.items():
+        own = table if "layers" in table else _toml(path)
+        lines |= {ours: theirs for ours, theirs in own.get("layers", {}).items() if ours not in lines}
+    return tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items())
 
 
 def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, Any]) -> Iterator[str]:
@@ -255,25 +280,6 @@ def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, A
             into[name] = parse_attribute(name, value)
         except XconvertError as error:
             yield f"{error.message}: {error.facts[0]}"
-
-
-def _placeholder_problems(implementation: Implementation) -> Iterator[str]:
-    constants = implementation.family.constants(implementation.family.depths[0])
-    for rule in implementation.rules:
-        free = [m for m in PLACEHOLDER.finditer(rule.ours) if m[2] not in constants]
-        bound = {m[2] for m in free if not (m[1] or m[3] or m[4])} | constants.keys()
-        if len({m[2] for m in free}) < len(free):
-            yield f"`{rule.ours}`: a placeholder stands there twice"
-        if re.search(r"\d\{|\}\{|\}\d", rule.ours):
-            yield f"`{rule.ours}`: a placeholder stands beside digits, so nobody knows which of them are its own"
-        for text in (rule.ours, *rule.theirs):
-            if "{" in PLACEHOLDER.sub("", text) or "}" in PLACEHOLDER.sub("", text):
-                yield f"`{text}`: a placeholder is {{i}}, {{i+1}}, {{3*i-2}}, {{i+{next(iter(constants))}-1}}, and nothing else"
-            for match in PLACEHOLDER.finditer(text):
-                if match[2] not in bound:
-                    yield f"`{text}`: `{match[2]}` is not bound on the left, where it must stand alone as {{{match[2]}}}"
-                if match[3] and match[3][1:] not in constants:
-                    yield f"`{text}`: `{match[3][1:]}` is none of the numbers {', '.join(constants)}"
 
 
 def _dialect_problems(name: str, table: Any, tables: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
@@ -294,7 +300,7 @@ def _dialect_problems(name: str, table: Any, tables: Mapping[str, Any], known: M
         yield f"[{name}] is `positional`, so `numbered` must give a stem for {', '.join(sorted(lacking))}"
     for op, parameters in PARAMETERS.items():
         for parameter, canonical in parameters.items():
-            yield from _axes_problems(f"[{name}] {op}.{parameter}", table[op][parameter][1:], canonical)
+            yield from (f"[{name}] {op}.{parameter}: {told}" for told in axes.problems(table[op][parameter][1:], canonical))
 
 
 def _dialect(name: str, table: Mapping[str, Any]) -> Dialect:
@@ -304,22 +310,8 @@ def _dialect(name: str, table: Mapping[str, Any]) -> Dialect:
     return Dialect(name=name, spellings=spellings, **options)
 
 
-def _axes_problems(where: str, patterns: list[str], canonical: str) -> Iterator[str]:
-    """The first pattern is written and must have all axes; those that are only read may lack H and W."""
-    ours = {*axes.parse(canonical)}
-    for pattern, spare in zip(patterns, [set[str](), *[{"H", "W"}] * len(patterns)], strict=False):
-        try:
-            theirs = {*axes.parse(pattern)} - {"1"}
-        except ValueError as error:
-            yield f"{where}: {error}"
-            continue
-        if missing := ours - theirs - spare:
-            yield f"{where}: `{pattern}` lacks the axes {', '.join(sorted(missing))}"
-        if stray := theirs - ours:
-            yield f"{where}: `{pattern}` has the axes {', '.join(sorted(stray))}, expected {canonical}"
-
-
-def _toml(path: Path) -> dict[str, Any]:
+def _toml(path: Path, whole: bool = True) -> dict[str, Any]:
+    """What is in a file; if not the ``whole``, without its lines, which must come last. Raises ``MappingError``."""
     try:
         if path.exists() and not path.is_file():  # a named pipe would be waited for, a device be read for ever
             raise MappingError(f"`{path}` is no file")
@@ -329,7 +321,7 @@ def _toml(path: Path) -> dict[str, Any]:
             raise MappingError(f"`{path}` has a line with {dots} dots", facts=[f"expected at most {_MOST_DOTS}"])
         if len(text) > _LARGEST:
             raise MappingError(f"`{path}` is too long for a mapping file", facts=[f"expected at most {_LARGEST} bytes"])
-        return tomllib.loads(text.decode())
+        return tomllib.loads((text if whole else text.partition(b"\n[layers]")[0]).decode())
     except OSError as error:
         raise MappingError(f"`{path}` cannot be opened: {error.strerror}") from None
     except RecursionError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -41,13 +42,14 @@ def offered(group: str) -> list[Any]:
 @cache
 def _anybody_offers() -> bool:
     """Whether any installed package has an entry point in a group of ours."""
-    return any(b"[xconvert." in file.read_bytes() for file in _entry_point_files())
+    return any(b"[xconvert." in text for text in _entry_points())
 
 
-def _entry_point_files() -> Iterator[Path]:
+def _entry_points() -> Iterator[bytes]:
+    """What the packages that are installed say of their entry points; those that have any."""
     for place in dict.fromkeys(sys.path):
-        try:
-            inside = [entry.path for entry in os.scandir(place or ".") if entry.name.endswith((".dist-info", ".egg-info"))]
-        except OSError:  # an archive, or nothing
-            continue
-        yield from (file for folder in inside if (file := Path(folder, "entry_points.txt")).is_file())
+        with contextlib.suppress(OSError):  # an archive, or nothing
+            for entry in os.scandir(place or "."):
+                if entry.name.endswith((".dist-info", ".egg-info")):
+                    with contextlib.suppress(OSError):
+                        yield Path(entry.path, "entry_points.txt").read_bytes()

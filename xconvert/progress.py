@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,6 +56,8 @@ def shown(stream: TextIO) -> Iterator[None]:
     if not is_terminal(stream):
         yield
         return
+    import shutil
+
     drawn = []
 
     def draw(what: str, share: float) -> None:

@@ -108,13 +108,21 @@ def view(
     def read() -> Array:
         if elements(shape) == 0:
             return np.empty(shape, dtype)
-        # ml_dtypes have no byte order of their own, and booleans may be any byte: both travel as whole numbers.
-        carrier = np.dtype(f"u{dtype.itemsize}") if dtype.name in EXTENDED or dtype == np.bool_ else dtype
-        array: Array = np.ndarray(shape, carrier.newbyteorder(order), buffer, offset, strides)
+        stored, carrier = _carried(dtype, order)
+        array: Array = np.ndarray(shape, stored, buffer, offset, strides)
         array = array.astype(carrier, copy=False)
         return then(array != 0 if dtype == np.bool_ else array.view(dtype))
 
     return Tensor(shape, dtype, read)
+
+
+@cache
+def _carried(dtype: np.dtype[Any], order: Order) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """What ``dtype`` is read as, in the order of the file and in this machine's: ml_dtypes have no byte order of their own, and
+    booleans may be any byte, so both travel as whole numbers.
+    """
+    carrier = np.dtype(f"u{dtype.itemsize}") if dtype.name in EXTENDED or dtype == np.bool_ else dtype
+    return carrier.newbyteorder(order), carrier
 
 
 def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:

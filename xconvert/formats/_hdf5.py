@@ -25,34 +25,19 @@ from xconvert.formats._arrays import Order, checked_shape, damaged, dtype_named,
 from xconvert.formats._hdf5_chunks import FILTERS, Chunked, chunk_counts, index
 from xconvert.formats._hdf5_library import Library
 from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, NONSENSE, SOFT, Dataset, Finder, Image, Node, Text, Unfamiliar
-from xconvert.formats._hdf5_structure import SIGNATURE, Structure
+from xconvert.formats._hdf5_structure import Structure
 from xconvert.formats._hdf5_texts import lengths, texts
 from xconvert.formats._limits import MAX_NAME, USUAL, Budget, told
 from xconvert.model import Array, Tensor
 
-_VERSIONS = (b"\0", b"\1", b"\2", b"\3")  # of the superblock, the byte after the signature
 _MOST_OBJECTS = 10_000  # groups and datasets; an Xception in training has 1,300. The library takes 0.2 ms for each
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
 _DEEPEST = 100  # names in a path
 T = TypeVar("T")
 
 
-def is_hdf5(data: mmap.mmap | memoryview) -> bool:
-    """Whether the signature is at byte 0, 512, 1024, 2048 …, where HDF5 looks for it, and is not a part of something else."""
-    if data[:4] == b"PK\x03\x04":  # a zip archive may hold HDF5, and tensors any bytes
-        return False
-    at = 0
-    while at < len(data):
-        if data[at : at + len(SIGNATURE)] == SIGNATURE and (at == 0 or data[at + 8 : at + 9] in _VERSIONS):
-            return True
-        at = at * 2 or 512
-    return False
-
-
 def root_names(data: mmap.mmap) -> frozenset[str]:
-    """The names of what the root holds, members and attributes; none where ``data`` is not HDF5 or damaged. Never raises."""
-    if not is_hdf5(data):
-        return frozenset()
+    """The names of what the root holds, members and attributes; none where it is damaged. Never raises."""
     try:
         with open_hdf5(Path(), memoryview(data), USUAL.budget(Path(), len(data))) as file:
             return frozenset((*file.members(file.root), *file.attributes(file.root)))

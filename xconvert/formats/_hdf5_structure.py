@@ -38,9 +38,9 @@ from xconvert.formats._hdf5_objects import (
     Unfamiliar,
     messages,
 )
+from xconvert.formats._hdf5_signature import SIGNATURE
 from xconvert.formats._limits import Budget
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CACHED_SOFT = 2  # an entry of a symbol table that is a soft link
 _DEEPEST = 256  # levels of a B-tree: its level is a byte
 

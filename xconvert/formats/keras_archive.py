@@ -11,7 +11,6 @@ from pathlib import Path
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
-from xconvert.formats._keras_config import Description, describe
 from xconvert.formats._maps import mapped
 from xconvert.formats._zip import ZipWriter, open_zip, sniff
 from xconvert.formats.keras_weights import read_store
@@ -36,6 +35,8 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     index = open_zip(path, data, choice.limits)
     if _WEIGHTS not in index.names:
         raise UnreadableError(f"`{path}` holds no `{_WEIGHTS}`", facts=[f"it holds {len(index.names)} other files"])
+    from xconvert.formats._keras_config import Description, describe
+
     said = Description()
     if _CONFIG in index.names:
         index.budget.parse(index.size(_CONFIG), f"`{_CONFIG}`")

@@ -10,18 +10,19 @@ import mmap
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._arrays import shown
-from xconvert.formats._hdf5 import Hdf5, is_hdf5, open_hdf5
-from xconvert.formats._hdf5_writing import create_hdf5
-from xconvert.formats._keras_config import Description, describe
-from xconvert.formats._keras_models import Weight, natural_order, stem, unwrap
+from xconvert.formats._hdf5_signature import is_hdf5
 from xconvert.model import Checkpoint, Tensor
+
+if TYPE_CHECKING:
+    from xconvert.formats._hdf5 import Hdf5
+    from xconvert.formats._keras_models import Weight
 
 _KERAS = {"backend", "keras_version", "layer_names", "model_config", "training_config"}  # attributes with a meaning to Keras
 _TOP_LEVEL = "top_level_model_weights"  # what belongs to the model itself and to none of its layers
@@ -41,6 +42,10 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     Layers of nested models come under their own names. Raises ``UnreadableError`` for a damaged or hostile file, or
     another program's, and ``AmbiguousError`` where nested models use the same names.
     """
+    from xconvert.formats._hdf5 import open_hdf5
+    from xconvert.formats._keras_config import Description, describe
+    from xconvert.formats._keras_models import unwrap
+
     with open_hdf5(path, memoryview(data), choice.limits.budget(path, len(data))) as file:
         group = _weights_group(path, file)
         texts = file.texts(file.root)
@@ -70,6 +75,8 @@ def _weights_group(path: Path, file: Hdf5) -> Any:
 
 
 def _weights(file: Hdf5, group: Any, models: Collection[str] | None) -> Iterator[Weight]:
+    from xconvert.formats._keras_models import Weight
+
     layers = file.strings(group, "layer_names") or []
     if _TOP_LEVEL not in layers and _TOP_LEVEL in file.members(group):
         layers = [*layers, _TOP_LEVEL]
@@ -87,6 +94,8 @@ def _owners(layer: str, names: list[str], models: Collection[str] | None) -> lis
     parents is a nested model. So is one with a single parent if the configuration says so, which lists the ``models``, or, where
     there is none, if the parent is called like another layer; TensorFlow 1 made names unique, ``block1_conv1_1/kernel:0``.
     """
+    from xconvert.formats._keras_models import natural_order, stem
+
     parents = {name: name.rpartition("/")[0] for name in names}
     if len(set(parents.values())) <= 1:
         owner = next(iter(parents.values()), "").rpartition("/")[2]
@@ -124,6 +133,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         if tensor.dtype.name == "bfloat16":
             raise UsageError("Keras cannot load bfloat16 weights from `.h5`", hints=["write `.weights.h5` instead"])
         layers.setdefault(layer, {})[weight] = tensor
+    from xconvert.formats._hdf5_writing import create_hdf5
+
     with create_hdf5(path) as file:
         file.strings(file.root, "layer_names", list(layers))
         # Anything but an absent version, which means Keras 1, and a backend that flips no kernels.

@@ -9,18 +9,20 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import shown
-from xconvert.formats._hdf5 import Hdf5, open_hdf5, root_names
-from xconvert.formats._hdf5_writing import create_hdf5
-from xconvert.formats._keras_config import Description
-from xconvert.formats._keras_models import Weight, natural_order, unwrap
+from xconvert.formats._hdf5_signature import is_hdf5
 from xconvert.formats._limits import Budget
 from xconvert.formats._maps import mapped
 from xconvert.model import Checkpoint, Tensor
+
+if TYPE_CHECKING:
+    from xconvert.formats._hdf5 import Hdf5
+    from xconvert.formats._keras_config import Description
+    from xconvert.formats._keras_models import Weight
 
 _LISTS = {"layers", "_layer_checkpoint_dependencies"}  # groups that hold a model's layers and are none themselves
 _OTHERS = {"optimizer": "optimizer's", "metrics": "metrics'"}  # what training added beside the model
@@ -31,6 +33,10 @@ _DEEPEST = 32  # groups; an Xception inside a task inside a pipeline has 8
 
 def matches(data: mmap.mmap) -> bool:
     """Whether ``data`` is HDF5 with the groups of this layout and without the marks of the older one."""
+    if not is_hdf5(data):
+        return False
+    from xconvert.formats._hdf5 import root_names
+
     names = root_names(data)
     return not names.isdisjoint(_LISTS | {"vars"}) and names.isdisjoint(_LEGACY)
 
@@ -54,6 +60,10 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
 
 def read_store(path: Path, buffer: memoryview, key: str | None, budget: Budget, said: Description | None = None) -> Checkpoint:
     """As ``read``, for a file that is part of another, which has ``said`` what the layers are."""
+    from xconvert.formats._hdf5 import open_hdf5
+    from xconvert.formats._keras_config import Description
+    from xconvert.formats._keras_models import natural_order, unwrap
+
     said = said or Description()
     with open_hdf5(path, buffer, budget) as file:
         groups, _ = file.children(file.root)
@@ -68,6 +78,8 @@ def read_store(path: Path, buffer: memoryview, key: str | None, budget: Budget, 
 
 def _weights(path: Path, file: Hdf5, group: Any, at: tuple[str, ...]) -> Iterator[Weight]:
     """What is in and below ``group``, which lies at ``at``."""
+    from xconvert.formats._keras_models import Weight, natural_order
+
     groups, datasets = _children(path, file, group, at)
     if at[-1] == "vars":
         owners = [name for name in at[:-1] if name not in _LISTS]
@@ -100,6 +112,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         if not index.isdecimal() or "/" in layer or layer in {"", ".", "..", *_LISTS}:
             raise UsageError(f"`.weights.h5` files hold weights called `<class>_<n>/<i>`, not `{shown(name)}`")
         layers.setdefault(layer, {})[index] = tensor
+    from xconvert.formats._hdf5_writing import create_hdf5
+
     with create_hdf5(path) as file:
         file.group(file.root, "vars")  # tf_keras looks for it
         parent = file.group(file.root, "layers")
