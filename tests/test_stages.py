@@ -3,7 +3,8 @@ with what and who looks on, changes no bit; and it computes what the plain opera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 
 from tests.narrow import TORCH, changed, narrow
 from xconvert import forward, serving
-from xconvert.backends import Job, _pass, _stages, _threads
+from xconvert.backends import Job, _pass, _stages, _threads, _walks
 from xconvert.backends._graph import execute
 from xconvert.backends._pass import ready
 from xconvert.backends.numpy import OPERATIONS, run, serve
-from xconvert.model import Array, Layer, Model
+from xconvert.model import Array, Layer, Model, Tensor
 from xconvert.parity import compare_networks, numpy_run
 from xconvert.probe import images
+from xconvert.weights import differences, sharing
 
 NETWORKS: Mapping[str, dict[str, Any]] = {
     "keras": {},
@@ -133,17 +135,19 @@ def test_weights_that_are_not_finite_raise_no_warning(monkeypatch: pytest.Monkey
 
 def test_a_weight_is_copied_only_where_it_must_be() -> None:
     memory = _pass.Memory()
-    stored = {"as it is": np.ones((4, 5), np.float32), "turned": np.arange(20, dtype=np.float32).reshape(5, 4).T}
-    weights = _pass.Weights(stored.__getitem__, "float32", memory, passes=2)
+    stored = [np.ones((4, 5), np.float32), np.arange(20, dtype=np.float32).reshape(5, 4).T]
+    as_it_is, on_its_side = [Tensor.of(array).read for array in stored]
+    copies = _pass.Copies("float32", memory)
+    copies.expect([as_it_is, on_its_side], passes=2)
     with _pass.Workers() as workers:
-        first, turned = weights.take(["as it is", "turned"], workers)
-    assert first is stored["as it is"]
+        first, turned = copies.take([as_it_is, on_its_side], workers)
+    assert first is stored[0]
     assert turned.flags.c_contiguous
-    assert np.array_equal(turned, stored["turned"])
-    weights.done("turned")
+    assert np.array_equal(turned, stored[1])
+    copies.done(on_its_side)
     with _pass.Workers() as workers:
-        assert weights.take(["turned"], workers)[0] is turned  # the other pass needs it too
-        (wide,) = _pass.Weights(stored.__getitem__, "float64", memory).take(["turned"], workers)
+        assert copies.take([on_its_side], workers)[0] is turned  # the other pass needs it too
+        (wide,) = _pass.Copies("float64", memory).take([on_its_side], workers)
     assert (wide.dtype, wide.tolist()) == (np.float64, turned.tolist())
 
 
@@ -152,7 +156,7 @@ def test_a_large_weight_is_copied_whole_by_all_workers(shape: tuple[int, ...]) -
     stored = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     with _pass.Workers() as workers:
         for array in (stored, stored.T):
-            (copy,) = _pass.Weights({"w": array}.__getitem__, "float64", _pass.Memory()).take(["w"], workers)
+            (copy,) = _pass.Copies("float64", _pass.Memory()).take([Tensor.of(array).read], workers)
             assert copy.flags.c_contiguous
             assert np.array_equal(copy, array.astype(np.float64))
 
@@ -220,17 +224,49 @@ def test_memory_is_kept_for_the_next_pass_and_does_not_grow(monkeypatch: pytest.
     assert not _pass._idle
 
 
+def scripted(names: str, done: list[str]) -> Iterator[_pass.Made | list[_threads.Task]]:
+    """A pass that makes one layer after another in the same memory, with a task before each."""
+    memory = np.zeros(2)
+    for i, name in enumerate(names):
+        yield [lambda _, name=name: done.append(name)]  # type: ignore[misc]
+        memory[:] = i
+        yield _pass.Made(name, [memory])
+
+
 def test_layers_are_shown_in_the_order_in_which_they_are_asked_for() -> None:
-    memory = [np.zeros(2)]
+    with _threads.Workers() as workers:
+        shown = _walks.Together(workers).add("abc", scripted("abc", []))
+        asked = [output[0].tolist() if (output := shown.output(name)) else None for name in "bacda"]
+    assert asked == [[1, 1], [0, 0], [2, 2], None, None]
 
-    def computed() -> Any:
-        for i, name in enumerate("abc"):
-            memory[0][:] = i
-            yield name, memory
 
-    shown = _pass.Outputs(computed())
-    asked = [output[0].tolist() if (output := shown.output(name)) else None for name in "bacd"]
-    assert asked == [[1, 1], [0, 0], [2, 2], None]
+def test_passes_wait_for_each_other_at_every_layer_and_lose_no_output() -> None:
+    done: list[str] = []
+    with _threads.Workers() as workers:
+        together = _walks.Together(workers)
+        first, second, third = (together.add(names, scripted(names, done)) for names in ("abc", "bxc", "xy"))
+        assert first.output("b")
+        assert sorted(done) == ["a", "b", "b"]  # the third has no such layer, and stays where it is
+        assert [array.tolist() for array in third.output("y") or []] == [[1, 1]]
+        assert sorted(done) == ["a", "b", "b", "x", "y"]
+        assert [[array.tolist() for array in second.output(name) or []] for name in "cxb"] == [[[2, 2]], [[1, 1]], [[0, 0]]]
+        assert [[array.tolist() for array in first.output(name) or []] for name in "ca"] == [[[2, 2]], [[0, 0]]]
+    assert sorted(done) == [*"abbccxxy"]
+
+
+def test_networks_share_the_tensors_that_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = narrow(1), narrow(1)
+    reads = Counter[str]()
+    counted = {n: t._replace(read=lambda n=n, t=t: (reads.update([n]), t.read())[1]) for n, t in other.weights.items()}
+    other = other._replace(weights=counted)
+    name = "block3.sepconv1.pointwise.weight"
+    damaged = changed(other, block3__sepconv1__pointwise__weight=other.weights[name].read() * 1.001)
+    shared = sharing(model, damaged, differences(model, damaged))
+    assert {n for n, tensor in shared.weights.items() if tensor is not model.weights[n]} == {name}
+    reads.clear()
+    parity = compare_networks(model, numpy_run(shared), (75,), calibrated=False)
+    assert not reads
+    assert next(error.name for error in parity.layers if not error.ok) == "block3.sepconv1.pointwise"
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def _verified(
     ``backends`` make of it. Raises ``VerificationError`` where that is not what was ``written`` and meant.
     """
     from xconvert.parity import compare_networks, numpy_run
-    from xconvert.weights import check_written
+    from xconvert.weights import check_written, differences, sharing
 
     target = plan.target
     try:
@@ -250,12 +250,14 @@ def _verified(
     except XconvertError as error:
         told = f"`{target.path}` was not written: it could not be read again"
         raise VerificationError(told, facts=[error.message, *error.facts]) from None
-    checks = check_written(written, found, plan.model, plan.intended, plan.changes, again)
+    apart = differences(plan.model, again)
+    checks = check_written(written, found, plan.intended, plan.changes, again, apart)
     accepted = {change.attribute: change.target for change in plan.changes if change.action == "accepted"}
     reference, _ = reconcile(plan.model, accepted, accepted)  # what was accepted is not held against the result
     folded = any(change.action == "folded" for change in plan.changes)
     # every number was compared above, so what is left to be seen is how they are wired: one image of each size shows it
-    parity = compare_networks(reference, numpy_run(again), SIZES, calibrated=folded, batch=1)
+    shared = sharing(plan.model, again, apart)
+    parity = compare_networks(reference, numpy_run(shared), SIZES, calibrated=folded, batch=1)
     for backend in backends:
         from xconvert.verification import run_by  # 10 ms, for what hardly anybody asks
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xconvert.backends import forward, forward_each
-from xconvert.backends.numpy import Start, Walk, walking
+from xconvert.backends.numpy import Read, Start, Walk, walking
 from xconvert.compare import EXACT, agreement, allowed_for, compare_layer, fallback_for, not_finite, picture
 from xconvert.errors import VerificationError
 from xconvert.model import Array, Model
@@ -134,14 +134,14 @@ def _sides(other: Other, probes: Mapping[int, Array], start: Start) -> Iterator[
     which then need not keep what it has computed; else size by size.
     """
     if isinstance(other, ByReference):
-        yield {**probes}, start(other.model.layers, _reader(other.model), [*probes.values()], "float64")
+        yield {**probes}, start(other.model.layers, _reads(other.model), [*probes.values()], "float64")
         return
     for (size, batch), found in zip(probes.items(), other([*probes.values()], "all"), strict=True):
         yield {size: batch}, [Shown(found)]
 
 
-def _reader(model: Model) -> Callable[[str], Array]:
-    return lambda name: model.weights[name].read()
+def _reads(model: Model) -> dict[str, Read]:
+    return {name: tensor.read for name, tensor in model.weights.items()}
 
 
 class _Sets:
@@ -152,7 +152,7 @@ class _Sets:
     def __init__(
         self, model: Model, probes: Mapping[int, Array], sides: Sequence[Shown | Walk], calibrated: bool, start: Start
     ) -> None:
-        run = partial(start, model.layers, _reader(model), [*probes.values()])
+        run = partial(start, model.layers, _reads(model), [*probes.values()])
         ours = run("float64")
         rounded: Sequence[Walk | None] = run("float32") if calibrated else [None] * len(ours)
         self._model, self._sides = model, [*zip(probes, ours, sides, rounded, strict=True)]

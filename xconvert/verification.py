@@ -23,7 +23,7 @@ from xconvert.probe import NATIVE, SIZES
 from xconvert.reconcile import Change, classes, reconcile, without_background
 from xconvert.report import Check, Diagnosis, Report
 from xconvert.training import compare_step, compare_step_backend
-from xconvert.weights import differences, summary
+from xconvert.weights import differences, sharing, summary
 
 Path_ = str | Path
 
@@ -107,7 +107,7 @@ def _verify_pair(a: Model, b: Model, names: tuple[str, str], asked: Asked) -> Re
     if wrong[0][1]:
         return report._replace(diagnoses=tuple(_broken(wrong)))
     marked = (f"`{names[0]}`", f"`{names[1]}`")
-    level = common_precision(a, b, found, marked)
+    level = common_precision(a, sharing(a, b, found), found, marked)
     calibrated = any(difference.rounding and difference.name not in level.settled for difference in found)
     parity = compare_networks(level.a, numpy_run(level.b), asked.sizes, calibrated=calibrated, tolerance=asked.tolerance)
     report = _computed(report._replace(checks=(*report.checks, *level.checks)), parity)

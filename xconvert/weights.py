@@ -251,21 +251,34 @@ def _turned(x: Array) -> Iterator[tuple[str, Array]]:
             yield "the square of A's", np.square(x)
 
 
+def sharing(a: Model, b: Model, found: Sequence[Difference]) -> Model:
+    """``b`` with the tensors of ``a`` in the places of its own that are ``found`` to be the same to the bit: whoever computes
+    both reads and copies these once.
+    """
+    same = {difference.name: a.weights[difference.name] for difference in found if difference.kind == "identical"}
+    return b._replace(weights={**b.weights, **same})
+
+
 def check_written(
-    written: Checkpoint, found: Checkpoint, source: Model, intended: Model, changes: Sequence[Change], again: Model
+    written: Checkpoint,
+    found: Checkpoint,
+    intended: Model,
+    changes: Sequence[Change],
+    again: Model,
+    apart: Sequence[Difference],
 ) -> list[Check]:
     """Whether ``found`` in the file, and the model ``again`` in it, are what was ``written`` and meant: names, shapes and
-    dtypes; values bit-equal, or within ``ULP`` of the fold; attributes.
+    dtypes; values bit-equal, or within ``ULP`` of the fold, by how they are ``apart`` from the source; attributes.
     """
     names = list(found.tensors) == list(written.tensors) or sorted(found.tensors) == sorted(written.tensors)
     unlike = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].shape != t.shape]
     retyped = [n for n, t in written.tensors.items() if n in found.tensors and found.tensors[n].dtype != t.dtype]
     folded = {name for change in changes for name in change.weights}
-    kinds = {difference.name: difference.kind for difference in differences(source, again) if not difference.through}
-    wrong = [name for name in source.weights if name not in folded and kinds.get(name) != "identical"]
+    kinds = {difference.name: difference.kind for difference in apart if not difference.through}
+    wrong = [name for name in intended.weights if name not in folded and kinds.get(name) != "identical"]
     wrong += [name for name in folded if kinds.get(name) not in ("folded", "identical")]
     kept = again.values == intended.values
-    moved = len(source.weights) - len(folded)
+    moved = len(intended.weights) - len(folded)
     told = f"{moved} bit-equal" + (f", {len(folded)} folded within {ULP} ulp" if folded else "")
     return [
         Check("names", names, f"{len(written.tensors)} tensors"),

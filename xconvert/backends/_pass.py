@@ -6,7 +6,8 @@ a bit. Maps that later stages read are kept within the border that these ask for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -17,7 +18,7 @@ import numpy as np
 from xconvert.backends import Job
 from xconvert.backends._stages import ALONE, EVERYTHING, MIXING, NEIGHBOURS, Block, Stage, parts, stages
 from xconvert.backends._threads import Task, Workers
-from xconvert.backends.numpy import OPERATIONS, Start, border, padded, pads, window
+from xconvert.backends.numpy import OPERATIONS, Read, border, padded, pads, window
 from xconvert.model import Array, Layer
 
 ANYWHERE = (*ALONE, "max_pool")  # operations that write as well where rows do not follow each other
@@ -195,59 +196,71 @@ def _fill(copy: Array, array: Array, part: slice = EVERYTHING, _worker: int = 0)
             into[..., start : start + step] = source[..., start : start + step]
 
 
-class Weights:
-    """The weights of a network as the operations want them. ``read``: gives one by its name, when it is needed; ``passes``: how
-    many of them, going along with each other, need each.
+class Copies:
+    """Weights as the operations want them, for passes that go along with each other, also of several networks: of those that are
+    read by the same function there is one copy, from when the first pass needs it until the last does no more.
     """
 
-    def __init__(self, read: Callable[[str], Array], dtype: str, memory: Memory, passes: int = 1) -> None:
-        self._read, self._dtype, self._memory, self._passes = read, np.dtype(dtype), memory, passes
-        self._held: dict[str, tuple[Array, int]] = {}
+    def __init__(self, dtype: str, memory: Memory) -> None:
+        self._dtype, self.memory = np.dtype(dtype), memory
+        self._held: dict[Read, Array] = {}
+        self._left = Counter[Read]()
 
-    def take(self, names: Sequence[str], workers: Workers) -> list[Array]:
+    def expect(self, weights: Iterable[Read], passes: int = 1) -> None:
+        """So many more passes will need each of ``weights``."""
+        for read in weights:
+            self._left[read] += passes
+
+    def take(self, weights: Sequence[Read], workers: Workers) -> list[Array]:
         """Each array itself where it is as it should be, else a copy; large ones are copied by all ``workers``."""
         tasks: list[Task] = []
-        for name in names:
-            if name not in self._held:
-                array = self._read(name)
+        for read in weights:
+            if read not in self._held:
+                array = read()
                 if not _fits(array, self._dtype):
-                    copy = self._memory.take(array.shape, self._dtype)
+                    copy = self.memory.take(array.shape, self._dtype)
                     if copy.nbytes > SMALL:
                         tasks += [partial(_fill, copy, array, part) for part in parts(copy.shape[-1], 2, 16)]
                     else:
                         _fill(copy, array)
                     array = copy
-                self._held[name] = array, self._passes
+                self._held[read] = array
         workers.do(tasks)
-        return [self._held[name][0] for name in names]
+        return [self._held[read] for read in weights]
 
-    def done(self, name: str) -> None:
+    def done(self, read: Read) -> None:
         """A pass needs it no more."""
-        array, left = self._held.pop(name)
-        if left > 1:
-            self._held[name] = array, left - 1
-        else:
-            self._memory.give(array)
+        self._left[read] -= 1
+        if not self._left[read]:
+            self.memory.give(self._held.pop(read))
 
 
-def outputs(
-    plan: Sequence[Stage], weights: Weights, images: Array, wanted: Collection[str], workers: Workers, memory: Memory
-) -> Iterator[tuple[str, list[Array]]]:
-    """A forward pass: each wanted layer with its output for each of ``images`` (N, H, W, C), in the dtype to compute in. It is to
-    be looked at before the next is asked for. ``plan``: the stages for images of this size.
+class Made(NamedTuple):
+    """The output of a layer for each image."""
+
+    name: str
+    outputs: list[Array]
+
+
+def steps(
+    plan: Sequence[Stage], weights: Mapping[str, Read], copies: Copies, images: Array, wanted: Collection[str], workers: Workers
+) -> Iterator[Made | list[Task]]:
+    """A forward pass for ``images`` (N, H, W, C), in the dtype to compute in: what is to be done before it goes on, and after
+    that each wanted layer, whose outputs are to be looked at before it goes on. ``plan``: the stages for images of this size;
+    ``copies``: expect it.
     """
-    maps = [{"image": Map(image, image)} for image in images]
+    memory, maps = copies.memory, [{"image": Map(image, image)} for image in images]
     for stage in plan:
-        names = {layer.name: [f"{layer.name}.{parameter}" for parameter in layer.parameters] for layer in stage.layers}
-        needed = [name for own in names.values() for name in own]
-        given = iter(weights.take(needed, workers))
-        parameters = {layer: [next(given) for _ in own] for layer, own in names.items()}
-        workers.do([task for each in maps for task in Work(stage, parameters, each, memory, images.dtype).tasks()])
+        named = {layer.name: [f"{layer.name}.{parameter}" for parameter in layer.parameters] for layer in stage.layers}
+        needed = [weights[name] for own in named.values() for name in own]
+        given = iter(copies.take(needed, workers))
+        parameters = {layer: [next(given) for _ in own] for layer, own in named.items()}
+        yield [task for each in maps for task in Work(stage, parameters, each, memory, images.dtype).tasks()]
         for name in stage.kept:
             if name in wanted:
-                yield name, [each[name].inner for each in maps]
-        for name in needed:
-            weights.done(name)
+                yield Made(name, [each[name].inner for each in maps])
+        for read in needed:
+            copies.done(read)
         for whole in (each.pop(name).whole for each in maps for name in stage.last if name in each):
             memory.give(whole)
 
@@ -258,49 +271,19 @@ def run(job: Job) -> dict[str, Array]:
     size = prod(job.images.shape[1:3]) * NUMBERS * np.dtype(job.dtype).itemsize
     together = max(MAPS // size, 1)
     plan = stages(job.layers, job.images.shape[1:3], wanted)
+    weights = {name: partial(job.weights.__getitem__, name) for name in job.weights}
     found: dict[str, Array] = {}
     with Workers() as workers, borrowed() as memory:
         for start in range(0, len(job.images), together):
             images = job.images[start : start + together].astype(job.dtype, copy=False)
-            weights = Weights(job.weights.__getitem__, job.dtype, memory)
-            for name, arrays in outputs(plan, weights, images, wanted, workers, memory):
-                if name not in found:
-                    found[name] = np.empty((len(job.images), *arrays[0].shape), job.dtype)
-                for i, array in enumerate(arrays, start):
-                    found[name][i] = array
+            copies = Copies(job.dtype, memory)
+            copies.expect(weights.values())
+            for step in steps(plan, weights, copies, images, wanted, workers):
+                if not isinstance(step, Made):
+                    workers.do(step)
+                    continue
+                if step.name not in found:
+                    found[step.name] = np.empty((len(job.images), *step.outputs[0].shape), job.dtype)
+                for i, array in enumerate(step.outputs, start):
+                    found[step.name][i] = array
     return {name: found[name] for name in wanted}
-
-
-class Outputs:
-    """A forward pass that is asked for the output of one layer after another."""
-
-    def __init__(self, outputs: Iterator[tuple[str, list[Array]]]) -> None:
-        self._outputs = outputs
-        self._held: dict[str, list[Array]] = {}
-
-    def output(self, name: str) -> list[Array] | None:
-        """As ``xconvert.backends.numpy.Walk`` says."""
-        if name in self._held:
-            return self._held.pop(name)
-        for other, arrays in self._outputs:
-            if other == name:
-                return arrays
-            self._held[other] = [array.copy() for array in arrays]  # asked for later than it was computed
-        return None
-
-
-@contextmanager
-def walking() -> Iterator[Start]:
-    """As ``xconvert.backends.numpy.walking`` says."""
-    with Workers() as workers, borrowed() as memory:
-
-        def start(layers: Sequence[Layer], read: Callable[[str], Array], batches: Sequence[Array], dtype: str) -> list[Outputs]:
-            weights = Weights(read, dtype, memory, len(batches))
-            names = [layer.name for layer in layers]
-            started = []
-            for images in (batch.astype(dtype, copy=False) for batch in batches):
-                plan = stages(layers, images.shape[1:3], names)
-                started.append(Outputs(outputs(plan, weights, images, names, workers, memory)))
-            return started
-
-        yield start

@@ -168,19 +168,21 @@ class Walk(Protocol):
     """A forward pass that is asked for the output of one layer after another."""
 
     def output(self, name: str) -> list[Array] | None:
-        """The output of a layer for each image, to be looked at before the next is asked for; None where it has no such layer."""
+        """The output of a layer for each image, to be looked at before another layer is asked for; None where it has no such."""
 
 
-Start = Callable[[Sequence[Layer], Callable[[str], Array], Sequence[Array], str], Sequence[Walk]]
+Read = Callable[[], Array]  # gives a weight when it is needed
+Start = Callable[[Sequence[Layer], Mapping[str, Read], Sequence[Array], str], Sequence[Walk]]
 
 
 def walking() -> AbstractContextManager[Start]:
-    """Starts passes that go along with each other. Given the layers of a network, what reads its weights, batches of images
-    (N, H, W, C) of any sizes, and a dtype, it returns a walk for each batch. A weight is read once for all of them.
+    """Starts passes that go along with each other, and share what they can. Given the layers of a network, what reads its
+    weights, batches of images (N, H, W, C) of any sizes, and a dtype, it returns a walk for each batch. A weight is read once for
+    all of them, also for several networks that read theirs by the same function.
     """
-    from xconvert.backends import _pass
+    from xconvert.backends import _walks
 
-    return _pass.walking()
+    return _walks.walking()
 
 
 def train(job: Job) -> dict[str, Array]:
