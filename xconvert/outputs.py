@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import re
-import shutil
 import signal
 import threading
 import time
@@ -107,6 +106,8 @@ def _cannot(path: Path, error: OSError, size: int) -> UsageError:
     """Why ``path`` cannot be written, when nothing is left of it."""
     facts = []
     if error.errno == errno.ENOSPC:
+        import shutil
+
         with contextlib.suppress(OSError):
             facts.append(f"about {told(size)} are needed, {told(shutil.disk_usage(path.parent).free)} are free")
     return UsageError(f"`{path}` cannot be written: {error.strerror or error}", facts=facts)
@@ -114,10 +115,19 @@ def _cannot(path: Path, error: OSError, size: int) -> UsageError:
 
 def _remove(folder: Path) -> None:
     try:
-        shutil.rmtree(folder, ignore_errors=True)
+        _removed(folder)
     except BaseException:  # Ctrl-C
-        shutil.rmtree(folder, ignore_errors=True)
+        _removed(folder)
         raise
+
+
+def _removed(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:  # something is in it, which is rare
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_stale(parent: Path) -> None:
