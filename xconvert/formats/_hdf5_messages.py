@@ -18,13 +18,13 @@ from xconvert.formats._arrays import elements
 from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, UNDEFINED, Text, Unfamiliar
 
 BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
-_FIXED, _FLOAT, _STRING, _OPAQUE, _ENUM, _VARIABLE = 0, 1, 3, 5, 8, 9  # classes of datatypes
+FIXED, FLOAT, STRING, OPAQUE, ENUM, VARIABLE = 0, 1, 3, 5, 8, 9  # classes of datatypes
 _NEWEST = 4  # of datatypes and layouts, in HDF5 1.14
 _MOST_DIMENSIONS, _MOST_FILTERS = 32, 32
 _ENDS, _SPACES = 0, 2  # how a text of fixed length is filled: with anything after a zero, with spaces
 _REFERENCE = 16  # bytes of a reference to a text
 # Offset and precision, places and sizes of exponent and mantissa, bias: of IEEE's floats by their size, and where the sign is.
-_IEEE = {
+IEEE = {
     2: (15, (0, 16, 10, 5, 0, 10, 15)),
     4: (31, (0, 32, 23, 8, 0, 23, 127)),
     8: (63, (0, 64, 52, 11, 0, 52, 1023)),
@@ -68,18 +68,18 @@ def _type(content: memoryview | bytes) -> _Type:
 def plain(content: bytes) -> np.dtype[Any] | None:
     """The dtype, with its byte order, of numbers that NumPy has in the same form, and of opaque pairs; else None (IV.A.2.d)."""
     version, kind, bits, size = _type(content)
-    if kind == _FIXED:
+    if kind == FIXED:
         return _whole(content, bits, size)
-    if kind == _FLOAT and size in _IEEE:
-        sign, form = _IEEE[size]
+    if kind == FLOAT and size in IEEE:
+        sign, form = IEEE[size]
         there = struct.unpack_from("<2H4BL", content, 8)
         order = ">" if bits & 1 else "<"
         # 0x20: the highest bit of the mantissa is not stored
         return np.dtype(f"{order}f{size}") if (bits & 0xFF7E, there) == (sign << 8 | 0x20, form) else None
-    if kind == _OPAQUE and size == BFLOAT16.itemsize:
+    if kind == OPAQUE and size == BFLOAT16.itemsize:
         tag = content[8 : 8 + (bits & 0xFF)]
         return None if tag.strip(b"\0") else BFLOAT16
-    return _listed(content, version, bits & 0xFFFF, size) if kind == _ENUM else None
+    return _listed(content, version, bits & 0xFFFF, size) if kind == ENUM else None
 
 
 def _whole(content: bytes, bits: int, size: int) -> np.dtype[Any] | None:
@@ -92,7 +92,7 @@ def _whole(content: bytes, bits: int, size: int) -> np.dtype[Any] | None:
 def _listed(content: bytes, version: int, count: int, width: int) -> np.dtype[Any] | None:
     """What an enumeration is: booleans if it is h5py's own, else the whole numbers it is of."""
     _, kind, bits, size = _type(content[8:])
-    base = _whole(content[8:], bits, size) if kind == _FIXED and size == width else None
+    base = _whole(content[8:], bits, size) if kind == FIXED and size == width else None
     if count != 2 or base is None:
         return base if count else None
     at, names = 20, list[bytes]()
@@ -237,9 +237,9 @@ def text(content: memoryview) -> Text | None:
     if shape is not None and 0 in shape:
         return Text(shape, 0)
     count = elements(shape or ())
-    if kind == _VARIABLE and bits & 15 == 1:
+    if kind == VARIABLE and bits & 15 == 1:
         return Text(shape, 0, references=found.value[: _REFERENCE * count])
-    if kind != _STRING:
+    if kind != STRING:
         return None
 
     def read() -> Sequence[bytes]:

@@ -1,66 +1,67 @@
-"""Writing HDF5 files as Keras does: contiguous datasets and lists of names, the same bytes for the same contents."""
+"""Writing HDF5 files as Keras does: contiguous datasets and lists of names, the same bytes for the same contents.
+
+Numbers go into the file as they come. What says where they are is small and comes last, when all of it is known; until then the
+file is none. The HDF5 library is not needed: loading it takes as long as converting half of a checkpoint, it keeps 7 kB for
+every dataset, and on a full disk it crashes.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from xconvert.errors import UsageError
-from xconvert.formats._arrays import contents, elements, shown
-from xconvert.formats._hdf5_library import h5py_for
-from xconvert.formats._hdf5_messages import BFLOAT16
+from xconvert.formats import _hdf5_encoding as encoding
+from xconvert.formats._arrays import contents, shown
 from xconvert.model import Tensor
 
 _ATTRIBUTE_LIMIT = 64512  # bytes; HDF5_OBJECT_HEADER_LIMIT in keras/src/legacy/saving/legacy_h5_format.py
 
 
+class Node:
+    """A group, with its ``members``, or a dataset, with the ``messages`` that describe it; and their attributes."""
+
+    def __init__(self, messages: Sequence[bytes] | None = None) -> None:
+        self.members: dict[str, Node] = {}
+        self.messages = messages
+        self.attributes: list[bytes] = []
+        self.texts: list[tuple[str, int]] = []  # attributes that are texts: name and number of the text
+
+
 class NewHdf5:
-    """A file that is being written; ``root`` is its root group. Groups are ``h5py.h5g.GroupID``: for what Keras writes, h5py's
-    own groups and datasets take ten times as long.
-    """
+    """A file that is being written; ``root`` is its root group."""
 
-    def __init__(self, path: Path, sink: _Sink, root: Any) -> None:
-        self._h5py, self._sink, self.root = h5py_for(path), sink, root
-        properties = self._h5py.h5p.create(self._h5py.h5p.DATASET_CREATE)
-        properties.set_obj_track_times(False)
-        properties.set_alloc_time(self._h5py.h5d.ALLOC_TIME_EARLY)  # then the place of the numbers is known, and the numbers
-        properties.set_fill_time(self._h5py.h5d.FILL_TIME_NEVER)  # need not pass through the library
-        self._properties = properties
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.root = file, Node()
+        self._texts: dict[bytes, int] = {}  # → their numbers
+        self._made = bytearray()  # what follows the numbers
 
-    def group(self, parent: Any, name: str) -> Any:
+    def group(self, parent: Node, name: str) -> Node:
         """A new group ``name`` in ``parent``."""
-        return self._h5py.h5g.create(parent, name.encode())
+        return self._put(parent, name, Node())
 
-    def tensor(self, group: Any, name: str, tensor: Tensor) -> None:
-        """Create the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no number."""
+    def tensor(self, parent: Node, name: str, tensor: Tensor) -> None:
+        """Write the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no number."""
         bfloat16 = tensor.dtype.name == "bfloat16"
         if not bfloat16 and (tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8):
             raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
-        stored = self._type(BFLOAT16 if bfloat16 else tensor.dtype.newbyteorder("<"))
-        dataset = self._h5py.h5d.create(group, name.encode(), stored, self._space(tensor.shape), self._properties)
-        self._sink.put(dataset.get_offset() if elements(tensor.shape) else 0, contents(name, tensor))
+        self._file.write(bytes(-self._file.tell() % 8))
+        dataset = Node(encoding.dataset(tensor.shape, tensor.dtype, self._file.tell()))
+        self._file.writelines(contents(name, tensor))
+        self._put(parent, name, dataset)
         if bfloat16:
             self.text(dataset, "dtype", "bfloat16")
 
-    @cache  # noqa: B019 (a file has a handful of dtypes)
-    def _type(self, dtype: np.dtype[Any]) -> Any:
-        return self._h5py.h5t.py_create(dtype, logical=True)
+    def text(self, node: Node, name: str, text: str) -> None:
+        """Store the attribute ``name``, a text of any length."""
+        node.texts.append((name, self._texts.setdefault(text.encode(), len(self._texts) + 1)))
 
-    def _space(self, shape: tuple[int, ...]) -> Any:
-        return self._h5py.h5s.create_simple(shape) if shape else self._h5py.h5s.create(self._h5py.h5s.SCALAR)
-
-    def text(self, node: Any, name: str, text: str) -> None:
-        """Store the attribute ``name``, a string of variable length."""
-        self._h5py.AttributeManager(_Node(node))[name] = text
-
-    def strings(self, node: Any, name: str, values: Sequence[str]) -> None:
-        """Store the attribute ``name`` as fixed-length strings, split into ``name0``, ``name1`` … where HDF5 has no room for it.
+    def strings(self, node: Node, name: str, values: Sequence[str]) -> None:
+        """Store the attribute ``name`` as strings of one length, split into ``name0``, ``name1`` … where HDF5 has no room for it.
 
         Raises ``UsageError`` for a single string longer than HDF5 allows.
         """
@@ -74,81 +75,72 @@ class NewHdf5:
         for number, start in enumerate(range(0, len(values), each)):
             self.array(node, f"{name}{number}", array[start : start + each])
 
-    def array(self, node: Any, name: str, array: Any) -> None:
-        """Store the attribute ``name``: fixed-length strings, or numbers."""
+    def array(self, node: Node, name: str, array: Any) -> None:
+        """Store the attribute ``name``: strings of one length, or numbers."""
         array = np.asarray(array)
-        kind = self._type(array.dtype)
-        self._h5py.h5a.create(node, name.encode(), kind, self._space(array.shape)).write(array, mtype=kind)
+        kind = encoding.datatype(array.dtype)
+        node.attributes.append(encoding.attribute(name, kind, array.shape, array.astype(array.dtype.newbyteorder("<")).tobytes()))
 
+    def finish(self) -> None:
+        """Write what says where everything is."""
+        self._file.write(bytes(-self._file.tell() % 8))
+        self._start = self._file.tell()
+        self._values = [*self._texts]
+        self._collection = self._place(encoding.texts(self._values)) if self._values else 0
+        root, members = self._described(self.root)
+        self._file.write(self._made)
+        self._file.seek(0)
+        self._file.write(encoding.superblock(root, members, self._start + len(self._made)))
 
-class _Node:
-    """What ``h5py.AttributeManager`` wants of a group."""
+    def _put(self, parent: Node, name: str, node: Node) -> Node:
+        if name in parent.members:
+            raise UsageError(f"a group of an HDF5 file cannot have two members called `{shown(name)}`")
+        parent.members[name] = node
+        return node
 
-    def __init__(self, identifier: Any) -> None:
-        self.id = identifier
+    def _place(self, content: bytes) -> int:
+        """Where ``content`` will be."""
+        place = self._start + len(self._made)
+        self._made += encoding.padded(content)
+        return place
+
+    def _described(self, node: Node) -> tuple[int, bytes]:
+        """Where the header of an object is, and of a group where its members are, as an entry has it."""
+        messages, members = node.messages, b""
+        if messages is None:
+            message, members = self._group(node)
+            messages = [message]
+        texts = [
+            encoding.attribute(name, encoding.TEXT, (), encoding.reference(self._values[n - 1], self._collection, n))
+            for name, n in node.texts
+        ]
+        return self._place(encoding.header([*messages, *node.attributes, *texts])), members
+
+    def _group(self, node: Node) -> tuple[bytes, bytes]:
+        """Place the members of a group; the message that says where they are, and the same as an entry has it."""
+        there = {name.encode(): self._described(member) for name, member in node.members.items()}
+        names = sorted(there)
+        content, offsets = encoding.heap(names, self._start + len(self._made))
+        heap = self._place(content)
+        entries = [encoding.entry(offsets[name], *there[name]) for name in names]
+        many, nodes = 2 * encoding.LEAF, list[tuple[int, int]]()
+        for i in range(0, len(names), many):
+            last = offsets[names[min(i + many, len(names)) - 1]]
+            nodes.append((self._place(encoding.symbols(entries[i : i + many])), last))
+        below = 0
+        while True:
+            content, nodes = encoding.level(nodes, below, self._start + len(self._made))
+            self._place(content)
+            below += 1
+            if len(nodes) == 1:
+                return encoding.table(nodes[0][0], heap)
 
 
 @contextmanager
 def create_hdf5(path: Path) -> Iterator[NewHdf5]:
-    """A new file at ``path``, complete at the end of the block; the same contents give the same bytes.
-
-    The library writes its part through ``_Sink``; raises ``OSError`` where the disk is full, when the library is done.
-    """
-    with path.open("w+b", buffering=0) as file:
-        sink = _Sink(file)
-        with h5py_for(path).File(sink, "w") as root:
-            yield NewHdf5(path, sink, root.id)
-        if sink.problem:
-            raise sink.problem
-
-
-class _Sink(io.RawIOBase):
-    """A file that fails to nobody: on a full disk HDF5 would print a thousand lines and crash. The first ``problem`` is kept."""
-
-    def __init__(self, file: io.FileIO) -> None:
-        super().__init__()
-        self._file = file
-        self.problem: OSError | None = None
-
-    def put(self, offset: int, pieces: Iterable[memoryview]) -> None:
-        """Write ``pieces`` from ``offset`` on, which the library has given away."""
-        at = self._file.tell()
-        self._file.seek(offset)
-        for piece in pieces:
-            self.write(piece)
-        self._file.seek(at)
-
-    def write(self, data: Any) -> int:
-        whole = memoryview(data)
-        try:
-            rest = whole if not self.problem else whole[:0]
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            self.problem = error
-        return len(whole)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return self._file.truncate(size)
-        except OSError as error:
-            self.problem = self.problem or error
-            return size or 0
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def readinto(self, target: Any) -> int:
-        return self._file.readinto(target) or 0
+    """A new file at ``path``, complete at the end of the block; the same contents give the same bytes."""
+    with path.open("wb") as file:
+        file.write(bytes(encoding.SUPERBLOCK))
+        made = NewHdf5(file)
+        yield made
+        made.finish()
