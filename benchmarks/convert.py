@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 from benchmarks import files
 from benchmarks.figures import Case, Figure, Target
@@ -16,6 +17,7 @@ from benchmarks.measure import FailedError, Rival
 from benchmarks.session import Session, python, script, xconvert
 
 CP, IMPORTS, OURS, VERIFIED, TODAY, LEAN = "cp", "imports", "xconvert --no-verify", "xconvert", "script of today", "lean script"
+BARE = "bare script"  # what no converter with xconvert's promises can do without
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,18 @@ class Format:
     told: tuple[str, ...] = ()
 
 
+def settings(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """``--set`` for each of them."""
+    return tuple(word for name, value in attributes.items() for word in ("--set", f"{name}={value}"))
+
+
 FORMATS = {
     "h5": Format("keras.h5", "keras", "x.h5"),
     "weights.h5": Format("keras.weights.h5", "keras", "x.weights.h5"),
     "pth": Format("timm.pth", "torch", "x.pth"),
     "safetensors": Format("timm.safetensors", "torch", "x.safetensors"),
     # no zoo of Paddle has this network: its names are xconvert's, and say nothing of attributes
-    "pdparams": Format("own.pdparams", "paddle", "x.pdparams", ("--set", "bn_epsilon=0.001", "--set", "pool_padding=same_upper")),
+    "pdparams": Format("own.pdparams", "paddle", "x.pdparams", settings(files.OWN)),
     "tf": Format("keras.ckpt", "tensorflow", "x.ckpt"),
     "mindspore": Format("mindcv.ckpt", "mindspore", "x.ckpt"),
 }
@@ -81,6 +88,8 @@ def rivals(source: str, target: str, path: Path) -> list[Rival]:
         Rival(OURS, xconvert(path, *told, "--no-verify")),
         Rival(VERIFIED, xconvert(path, *told)),
     ]
+    if (source, target) in {**OVER_CP, **SCRIPTS}:
+        found.append(Rival(BARE, bare(source, target, path)))
     for name, scripts in ((TODAY, SCRIPTS), (LEAN, LEAN_SCRIPTS)):
         if file := scripts.get((source, target)):
             theirs = "mindspore" in (source, target)  # its Python is another, and is told where PyTorch is
@@ -89,10 +98,20 @@ def rivals(source: str, target: str, path: Path) -> list[Rival]:
     return found
 
 
+def bare(source: str, target: str, path: Path) -> Sequence[str | Path]:
+    """``scripts/bare.py`` for a pair: told where the tensors lie, and which checksums the two formats ask for."""
+    (places,) = files.need(f"{FORMATS[source].source} to {FORMATS[target].to}.json")
+    checks = [*(["crc32c"] if source == "tf" else []), *(["crc32"] if target == "pth" else [])]
+    return script("bare.py", files.parts(path)[0], f"{{out}}/{FORMATS[target].output}", places, *checks)
+
+
 def figures(source: str, target: str, case: Case, size: float) -> Iterator[Figure]:
     """What is told of a pair."""
     limit = OVER_CP.get((source, target))
     yield case.ratio(f"{OURS} / cp", OURS, CP, "cpu", Target(limit) if limit else None)
+    if (source, target) in {**OVER_CP, **SCRIPTS}:
+        yield case.ratio(f"{BARE} / cp", BARE, CP, "cpu")
+        yield case.ratio(f"{OURS} / {BARE}", OURS, BARE, "cpu")
     yield case.ratio(f"{OURS} / cp", OURS, CP, "wall")
     yield case.ratio(f"{OURS} / (cp + import numpy, h5py)", OURS, [CP, IMPORTS], "cpu")
     yield case.memory("peak memory, --no-verify", OURS, MEMORY)
@@ -102,6 +121,7 @@ def figures(source: str, target: str, case: Case, size: float) -> Iterator[Figur
     if (source, target) in SCRIPTS:
         yield from case.times("script of today / --no-verify", TODAY, OURS, FASTER)
         yield from case.times("script of today / verified", TODAY, VERIFIED, VERIFIED_FASTER)
+        yield case.ratio(f"script of today / {BARE}", TODAY, BARE, "wall")
         yield case.memory("peak memory, script of today / file", TODAY, over=size)
     if (source, target) in LEAN_SCRIPTS:
         # held to the target is the script with h5py and PyTorch; the one without any framework is told beside it

@@ -137,7 +137,35 @@ def deep(out: Path) -> None:
     save_file({name: np.ascontiguousarray(tensor.read()) for name, tensor in named.tensors.items()}, str(out))
 
 
+def places(source: str, to: str, out: Path, **settings: Any) -> None:
+    """For ``scripts/bare.py``: where in ``source`` each of the tensors lies that are written for ``to``, as JSON lists of
+    position, dtype, shape and strides in bytes.
+    """
+    import json
+    from mmap import mmap
+
+    import numpy as np
+
+    from xconvert.conversion import resolve
+    from xconvert.loading import load, save
+    from xconvert.mappings import library
+
+    (path,) = need(source)
+    model = load(path, settings=settings)
+    target = resolve(to, model, library(), path, None)
+    found = []
+    for tensor in save(model, target.implementation, target.dialect, hashed=False).tensors.values():
+        array = base = tensor.read()
+        while isinstance(base, (np.ndarray, memoryview)):
+            base = base.base if isinstance(base, np.ndarray) else base.obj
+        if isinstance(base, mmap):  # else it is made: a counter of training steps
+            start = array.__array_interface__["data"][0] - np.frombuffer(base, np.uint8).__array_interface__["data"][0]
+            found.append([start, array.dtype.str, array.shape, array.strides])
+    out.write_text(json.dumps(found))
+
+
 XCEPTION = ("xception", 3, 8)
+OWN = {"bn_epsilon": 0.001, "pool_padding": "same_upper"}  # what `own.pdparams` does not say of itself
 ALIGNED_65, ALIGNED_71 = ("xception_aligned", 3, 16), ("xception_aligned", 5, 16)
 MAKERS: dict[str, Callable[[Path], None]] = {
     "keras.h5": partial(by_class, "keras-h5", "", *XCEPTION),
@@ -153,6 +181,18 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "paddleclas-Xception65_deeplab.pdparams": partial(by_class, "paddleclas-2", "Xception65_deeplab", *ALIGNED_65),
     "paddleclas-Xception41.pdparams": partial(by_class, "paddleclas-2", "Xception41", "xception_paddleclas", 3, 8),
     "deep.safetensors": deep,
+    **{
+        f"{source} to {to}.json": partial(places, source, to)
+        for source, to in (
+            ("keras.h5", "torch"),
+            ("keras.h5", "paddle"),
+            ("keras.ckpt", "torch"),
+            ("timm.pth", "keras"),
+            ("timm.pth", "mindspore"),
+            ("mindcv.ckpt", "torch"),
+        )
+    },
+    "own.pdparams to torch.json": partial(places, "own.pdparams", "torch", **OWN),
 }
 
 

@@ -65,6 +65,16 @@ def test_every_shipped_mapping_is_held_to_an_inventory() -> None:
     assert held == {(i.family.name, i.name) for i in library().implementations if not i.own}
 
 
+@pytest.mark.parametrize("path", sorted(mappings.folder().glob("*/*.toml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_shipped_lines_come_last_and_are_read_later_as_they_stand(path: Path) -> None:
+    """Of mappings that are shipped everything before ``[layers]`` is read, and the lines when they are asked for."""
+    before, whole = mappings._toml(path, whole=False), tomllib.loads(path.read_text(encoding="utf-8"))
+    assert before == {key: value for key, value in whole.items() if key != "layers"}
+    later = next(i for i in library().implementations if path.resolve() in i.files[:1])
+    assert later.rules == mappings.load(path, library().dialects).rules
+    assert later.rules
+
+
 EXPORTED = [(f, "paddleclas-inference", told, depth) for f, name, told, depth in INVENTORIES if name == "paddleclas"]
 
 

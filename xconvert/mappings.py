@@ -255,10 +255,10 @@ def _inherited(
             found.append(f"`names_of` asks for `{name}`, which {what}")
             break
         path, table = parent, tables.get(parent) or _toml(parent)
-        seen[path.resolve()] = table
         if wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]:
             found += wrong
             break
+        seen[path.resolve()] = table
     return seen
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xconvert.commands._printing import show
 from xconvert.options import Location, as_json, mapping_folders, options, reports_to
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def command(manifest: Path | None, catalog: str | None, folder: str | Path, dry_
     if dry_run:
         from xconvert.batch import summary
 
-        click.echo(_text(summary.plan_dict(plan, state, kwargs["resume"]), summary.plan_text, as_json))
+        planned = summary.plan_dict(plan, state, kwargs["resume"])
+        show(planned if as_json else summary.plan_text(planned))
         return
     told = _carried_out(plan, state, kwargs)
     _tell(told, kwargs["reports"], kwargs["models"], as_json)
@@ -181,16 +182,8 @@ def _tell(told: Sequence[Mapping[str, Any]], reports: Sequence[Path], models: Pa
     from xconvert.batch import summary
     from xconvert.outputs import replaced
 
-    click.echo(
-        _text(summary.as_dict(told), lambda _: summary.as_text(told), as_json),
-        color=False if os.environ.get("NO_COLOR") else None,
-    )
+    show(summary.as_dict(told) if as_json else summary.as_text(told))
     makers = [(path, summary.SUFFIXES[path.suffix.lower()]) for path in dict.fromkeys(reports)]
     for path, make in [*makers, *([(models, summary.as_models)] if models else [])]:
         replaced(path, make(told, path).encode("utf-8", "backslashreplace"))
         click.echo(f"wrote {path}", err=True)
-
-
-def _text(told: dict[str, Any], make: Any, as_json: bool) -> str:
-    made: str = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) if as_json else make(told)
-    return made

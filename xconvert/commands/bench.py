@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from xconvert.commands._printing import show
 from xconvert.options import as_json, read_settings, reading
 
 
@@ -33,7 +33,7 @@ def command(file: Path, batches: Sequence[int], as_json: bool, **kwargs: Any) ->
     line = _Line()
     told = bench(file, batches=batches or (1, 8), progress=line.show, **read_settings(kwargs))
     line.clear()
-    click.echo(json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) if as_json else text(told))
+    show(told if as_json else text(told))
 
 
 class _Line:

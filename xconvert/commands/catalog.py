@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from xconvert.commands._printing import show
 from xconvert.options import as_json
 
 
@@ -21,5 +20,4 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     from xconvert import catalog
 
     files = catalog.chosen(names or ["all"])
-    told = json.dumps({"schema": 1, "files": catalog.as_dicts(files)}, indent=2) if as_json else catalog.as_text(files)
-    click.echo(told)
+    show({"schema": 1, "files": catalog.as_dicts(files)} if as_json else catalog.as_text(files))

@@ -178,7 +178,7 @@ def _in_order(array: Array) -> Iterator[memoryview]:
     size = rows[:1].nbytes
     if _room.copy.nbytes < size:
         _room.copy = np.empty(size, np.uint8)
-    many = _room.copy.nbytes // size
+    many = max(_CHUNK // size, 1)
     for at in range(0, len(rows), many):
         part = rows[at : at + many]
         out: Array = _room.copy[: part.nbytes].view(array.dtype).reshape(part.shape)
