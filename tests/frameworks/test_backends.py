@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.make import names
 from tests.frameworks.nets import apart, arrays, network
 from xconvert.backends import backends, forward
@@ -50,7 +50,8 @@ def python(script: str, *arguments: str | Path, framework: str) -> None:
     """Run one of the modules beside this file in the Python of ``framework``; its error is the test's."""
     variable = "XCONVERT_PYTHON_" + framework.upper()
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **os.environ}
-    command = [os.environ.get(variable, sys.executable), "-m", f"tests.frameworks.{script}", *map(str, arguments)]
+    python = [os.environ[variable]] if variable in os.environ else warm.python(framework)
+    command = [*python, "-m", f"tests.frameworks.{script}", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.test_parity import DEEPLAB_41, KERAS_FULL, MINDCV_FULL, TIMM_41, Made, Row, make
 from xconvert import verify
 
@@ -51,7 +51,7 @@ def test_a_port_that_only_renames_has_two_faults_and_both_are_told(made: Callabl
     """Keras' weights in timm's class, as ports on GitHub have them: `strict=True` passes, epsilon and padding are others."""
     keras = made(KERAS_FULL)
     np.savez(tmp_path / "weights.npz", **keras.weights)
-    command = [sys.executable, "-m", "tests.frameworks.make", "timm-pth", tmp_path / "port.pth"]
+    command = [*warm.python("torch"), "-m", "tests.frameworks.make", "timm-pth", tmp_path / "port.pth"]
     command += ["--weights", tmp_path / "weights.npz"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=ROOT)
     report = verify(keras.path, tmp_path / "port.pth", sizes=(75,))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.calibrate import calibrated, widths
 from tests.narrow import assert_folded_back
 from xconvert import convert, forward, load, verify
@@ -45,7 +46,8 @@ def make(
     tiny = np.concatenate([a for n, a in weights.items() if n.endswith(".variance")])
     assert 0.2 < (tiny < 1.2e-2).mean() < 0.3  # a quarter of the variances are so small that epsilon matters
     np.savez(folder / f"{name}.weights.npz", **weights)
-    command = [sys.executable, MAKE, kind, folder / name, "--weights", folder / f"{name}.weights.npz", "--divide", divide]
+    python = warm.python("keras" if kind.startswith(("keras", "hub")) else "torch")
+    command = [*python, MAKE, kind, folder / name, "--weights", folder / f"{name}.weights.npz", "--divide", divide]
     command += ["--answers", folder / f"{name}.answers.npz", "--batch", 1, "--sizes", *sizes]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

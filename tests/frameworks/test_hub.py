@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.nets import apart
 from tests.graphs import model
 from tests.test_formats_hub import checkpoint, written
@@ -52,7 +52,9 @@ def test_timm_opens_and_computes_it(family: str, depth: Depth, head: bool, chann
     folder = written(tmp_path / "x", checkpoint(network))
     x = images(75, 1, channels).astype(np.float64)
     np.save(tmp_path / "x.npy", x)
-    done = subprocess.run([sys.executable, "-c", OPEN, folder, tmp_path / "x.npy"], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [*warm.python("torch"), "-c", OPEN, folder, tmp_path / "x.npy"], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     exact = forward(network, x, dtype="float64")["logits" if head else "features"]
     assert apart(np.load(tmp_path / "x.npy"), exact) < 1e-12

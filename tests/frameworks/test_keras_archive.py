@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.nets import apart, arrays, network
 from tests.graphs import GRAPHS, graph, graph_checkpoint
 from tests.narrow import checkpoint
@@ -45,7 +45,7 @@ def answers(path: Path, padding: str, *batches: np.ndarray) -> tuple[list[str], 
     """The layers with weights of the model that Keras opens, in its order, and what it answers."""
     told = path.with_suffix(".npz")
     np.savez(told, *batches)
-    done = subprocess.run([sys.executable, "-c", OPEN, path, told, padding], capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*warm.python("keras"), "-c", OPEN, path, told, padding], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(told) as out:
         return done.stdout.split(), list(out.values())
@@ -105,7 +105,9 @@ def test_the_backend_runs_the_model_in_the_file(padding: str, tmp_path: Path) ->
 def test_without_the_class_of_its_pools_keras_says_so(tmp_path: Path) -> None:
     path = written(network("symmetric"), "keras.applications", tmp_path / "x.keras")
     done = subprocess.run(
-        [sys.executable, "-c", "import sys, keras; keras.saving.load_model(sys.argv[1])", path], capture_output=True, text=True
+        [*warm.python("keras"), "-c", "import sys, keras; keras.saving.load_model(sys.argv[1])", path],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
     assert "SymmetricMaxPooling2D" in done.stderr

@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 import xconvert
+from tests.frameworks import warm
 from xconvert.errors import NetworkError
 from xconvert.formats import format_for_writing, read
 from xconvert.model import Checkpoint, Tensor
@@ -117,7 +117,7 @@ Told = list[tuple[str, str, np.ndarray]]
 def run(code: str, folder: Path, *arguments: str, keras: str = "keras") -> str:
     """What ``code`` prints, run after ``MODELS`` by a Python of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", MODELS + code, keras, folder, *arguments], capture_output=True, text=True, timeout=600
+        [*warm.python("keras"), "-c", MODELS + code, keras, folder, *arguments], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

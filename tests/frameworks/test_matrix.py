@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -20,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
-from tests.frameworks import matrix
+from tests.frameworks import matrix, warm
 from tests.frameworks.matrix import Ran, Read
 from tests.frameworks.test_parity import DEEPLAB_41, KERAS_FULL, MINDCV_FULL, PADDLE_41, ROWS, TIMM_41, TIMM_41P, Made, Row, make
 from tests.narrow import KERAS, TORCH, checkpoint
@@ -101,7 +100,14 @@ def _slim(folder: Path, timm: Made) -> Made:
     folder.mkdir()
     tensors = checkpoint(load(timm.path, implementation="timm"), "tf-deeplab").tensors
     np.savez(folder / "arrays.npz", **{name: tensor.read() for name, tensor in tensors.items()})
-    command = [sys.executable, "-m", "tests.frameworks.save_arrays", "tensorflow", folder / "arrays.npz", folder / "model.ckpt"]
+    command = [
+        *warm.python("keras"),
+        "-m",
+        "tests.frameworks.save_arrays",
+        "tensorflow",
+        folder / "arrays.npz",
+        folder / "model.ckpt",
+    ]
     subprocess.run(list(map(str, command)), check=True, capture_output=True, cwd=Path(__file__).parents[2])
     return Made(folder / "model.ckpt", timm.weights, {})
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.frameworks import warm
 from tests.narrow import ZOO, checkpoint, narrow
 from xconvert import load, verify
 from xconvert.formats import safetensors
@@ -32,7 +32,7 @@ def test_a_keras_model_saved_whole_remembers_everything(tmp_path: Path, family: 
     assert safetensors.FORMAT.write
     safetensors.FORMAT.write(tmp_path / "a.safetensors", checkpoint(model, ZOO[family]))
     settings = [f"{name}={value}" for name, value in attributes.items()]
-    command = [sys.executable, "-c", SAVE, tmp_path / "a.safetensors", tmp_path / f"b{suffix}", ZOO[family], *settings]
+    command = [*warm.python("keras"), "-c", SAVE, tmp_path / "a.safetensors", tmp_path / f"b{suffix}", ZOO[family], *settings]
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

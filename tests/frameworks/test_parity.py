@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.calibrate import calibrated, widths
 from tests.narrow import KERAS, TORCH, assert_folded_back
 from xconvert import convert, forward, load, verify
@@ -132,7 +132,7 @@ def make(folder: Path, row: Row) -> Made:
     weights = calibrated(layers, width, classes=10 if small else 100, seed=len(row.kind), size=96 if small else 75)
     np.savez(folder / "weights.npz", **weights)
     out = folder / ("model" + row.suffix)
-    command = [python(row), "-W", "ignore", "-m", "tests.frameworks.make", row.kind, out, "--weights", folder / "weights.npz"]
+    command = [*python(row), "-m", "tests.frameworks.make", row.kind, out, "--weights", folder / "weights.npz"]
     command += ["--answers", folder / "answers.npz", "--divide", row.divide, "--sizes", *((75, 96) if small else (75,))]
     command += ["--network", row.network] if row.network else []
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **os.environ}
@@ -141,12 +141,12 @@ def make(folder: Path, row: Row) -> Made:
     return Made(out, weights, dict(np.load(folder / "answers.npz")))
 
 
-def python(row: Row) -> str:
+def python(row: Row) -> list[str]:
     """The Python that has the zoo; MindSpore's is another one, and a run without it would prove nothing of it."""
     variable = "XCONVERT_PYTHON_" + row.zoo.upper().replace(".", "_").replace("-", "_")
     if row.zoo == "mindcv" and variable not in os.environ:
         pytest.fail(f"set {variable} to a Python that has MindSpore; `make test` does")
-    return os.environ.get(variable, sys.executable)
+    return [os.environ[variable]] if variable in os.environ else warm.python(row.zoo)
 
 
 def given(made: Made, row: Row, **settings: Any) -> Model:

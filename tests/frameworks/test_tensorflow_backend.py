@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.frameworks.nets import apart, network
 from tests.graphs import model
 from xconvert.backends import backends, forward
@@ -96,7 +96,9 @@ def slim(given: Model) -> dict[str, np.ndarray]:
 
 def saved(variables: dict[str, np.ndarray], folder: Path) -> Path:
     np.savez(folder / "v.npz", **variables)
-    done = subprocess.run([sys.executable, "-c", SAVE, folder / "v.npz", folder / "model.ckpt"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*warm.python("keras"), "-c", SAVE, folder / "v.npz", folder / "model.ckpt"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "model.ckpt.index").is_file()
     return folder / "model.ckpt"
@@ -132,7 +134,7 @@ def test_every_variable_must_be_there(fault: str, message: str, tmp_path: Path) 
 @pytest.mark.parametrize("check", ["has_slims_variables", "learns", "is_saved_as_a_model", "refuses_one_name_for_two_layers"])
 def test_tensorflow_module(check: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.frameworks.checks_tensorflow", check, tmp_path],
+        [*warm.python("keras"), "-m", "tests.frameworks.checks_tensorflow", check, tmp_path],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

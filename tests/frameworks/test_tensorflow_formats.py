@@ -6,12 +6,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.frameworks import warm
 from tests.narrow import checkpoint, narrow
 from xconvert.errors import AmbiguousError
 from xconvert.formats import format_for_writing, read, tensorflow
@@ -148,7 +148,9 @@ tf.train.Checkpoint(model=model).read("ours.ckpt").assert_existing_objects_match
 
 
 def run(code: str, folder: Path, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", START + code, folder, *arguments], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [*warm.python("keras"), "-c", START + code, folder, *arguments], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
