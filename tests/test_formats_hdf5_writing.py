@@ -22,7 +22,7 @@ from xconvert.model import Array, Tensor
 DTYPES = ["?", "i1", "u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
 SHAPES: list[tuple[int, ...]] = [(), (0,), (3,), (2, 0, 3), (3, 2, 1, 4)]
 # What a group must hold to fill a node of symbols, a node of its B-tree, and to need a second level and a third root.
-COUNTS = [0, 1, 7, 8, 9, 255, 256, 257, 8193]
+COUNTS = [0, 1, 7, 8, 9, 255, 256, 257, pytest.param(8193, marks=pytest.mark.slow)]
 
 
 def numbers(shape: tuple[int, ...], dtype: Any) -> Array:

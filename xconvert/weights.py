@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from xconvert.backends._threads import Workers
 from xconvert.errors import XconvertError
 from xconvert.model import Array, Checkpoint, Model, Tensor
 from xconvert.reconcile import FOLDS, Change, folded_dtype, folds_between
@@ -70,18 +68,11 @@ class Difference:
 
 def differences(a: Model, b: Model) -> list[Difference]:
     """How each tensor of ``b`` differs from that of ``a`` under canonical names: in the order of ``a``'s layers, then what only
-    ``b`` has. Tensors of A are read again only to fold them, and to find whose one is that is different. All cores compare.
+    ``b`` has. Tensors of A are read again only to fold them, and to find whose one is that is different.
     """
     names = [name for name in _canonical(a) if name in a.weights]
     more = [name for name in _canonical(b) if name in b.weights and name not in a.weights]
-    found: dict[str, Difference] = {}
-
-    def find(name: str, _worker: int) -> None:
-        found[name] = _difference(a, b, name)
-
-    with Workers() as workers:
-        workers.do([partial(find, name) for name in names])
-    return [found[name] for name in names] + [Difference(name, "only in B") for name in more]
+    return [_difference(a, b, name) for name in names] + [Difference(name, "only in B") for name in more]
 
 
 def _canonical(model: Model) -> list[str]:

@@ -35,7 +35,7 @@ def keras(checkpoint: str, classes: int) -> Any:
     import keras
 
     model = keras.models.load_model(checkpoint)
-    return lambda image: np.asarray(model(image[None], training=False))[0]
+    return lambda image: model.predict_on_batch(image[None])[0]
 
 
 if __name__ == "__main__":

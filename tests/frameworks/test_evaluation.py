@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests import photos
+from tests.frameworks import warm
 from tests.frameworks.test_first_light import KERAS, TORCH
 from tests.frameworks.test_first_light import make as make_network
-from xconvert.backends import backends, python_of
+from xconvert.backends import backends
 from xconvert.evaluation import Evaluation, evaluate
 from xconvert.images import complete, prepare
 from xconvert.mappings import library
@@ -35,7 +36,7 @@ def make(folder: Path, zoo: str) -> Path:
 def apart(module: str, *arguments: object, backend: str) -> None:
     """Run a program of the tests in a process of its own, with the backend's Python."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-    command = [python_of(backend), "-m", module, *map(str, arguments)]
+    command = [*warm.python(backend), "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
