@@ -37,7 +37,7 @@ _IN_FOLDERS = {  # the same in a folder that was written for a zoo
     "model.safetensors": ("config.json",),
     "model.weights.h5": ("config.json", "metadata.json", "task.json", "preprocessor.json", "image_converter.json"),
 }
-_ROOM = 1 << 18  # bytes of a file that are hashed at a time
+_ROOM = 1 << 20  # bytes of a file that are hashed at a time
 _MAX_RECORD = 1 << 20  # characters; ours have a thousand
 
 SHA256 = matching("[0-9a-f]{64}", "a sha256 in hexadecimal digits")
