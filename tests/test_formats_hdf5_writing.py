@@ -136,6 +136,18 @@ def test_what_hdf5_has_no_room_for_is_refused(tmp_path: Path) -> None:
         assert [*found] == ["x"]
 
 
+def test_more_texts_than_can_be_counted_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="room for 65535 texts, and 65536 are wanted"), create_hdf5(tmp_path / "x.h5") as file:
+        for i in range(65536):
+            file.text(file.root, f"t{i}", str(i))
+    with (
+        pytest.raises(UsageError, match="room for 65535 attributes, and 65537 are wanted"),
+        create_hdf5(tmp_path / "x.h5") as file,
+    ):
+        for i in range(65536):
+            file.text(file.root, f"t{i}", "the same")
+
+
 def test_what_describes_a_dataset_takes_little_memory(tmp_path: Path) -> None:
     zero = Tensor.of(np.zeros(1, np.float32))
     with create_hdf5(tmp_path / "x.h5") as file:

@@ -24,6 +24,7 @@ LEAF, INTERNAL = 4, 16  # a node of a group's symbols has twice as many, and one
 _NODE = 24 + 16 * 2 * INTERNAL + 8  # bytes of the latter
 _SMALLEST_HEAP = 4096  # bytes of a collection of texts
 _MOST = 0xFFFF - 7  # bytes of a message, which are a multiple of 8
+_COUNTED = 0xFFFF  # texts in a collection, and messages in a header: numbers of two bytes
 _CONSTANT = 0x01  # of a message's flags
 _HARD = 1  # how an entry in a group says that the object is a group, and where its members are
 
@@ -45,9 +46,15 @@ def entry(name: int, address: int, members: bytes = b"") -> bytes:
 
 
 def header(messages: Sequence[bytes]) -> bytes:
-    """Version 1 of an object's header (IV.A.1.a)."""
+    """Version 1 of an object's header (IV.A.1.a); raises ``UsageError`` for more attributes than it can have."""
+    _countable(messages, "attributes")
     body = b"".join(messages)
     return struct.pack("<BxH2L4x", 1, len(messages), 1, len(body)) + body
+
+
+def _countable(parts: Sequence[bytes], what: str) -> None:
+    if len(parts) > _COUNTED:
+        raise UsageError(f"an HDF5 file has room for {_COUNTED} {what}, and {len(parts)} are wanted")
 
 
 def _message(kind: int, content: bytes, flags: int = 0) -> bytes:
@@ -111,7 +118,8 @@ TEXT = _kind(VARIABLE, 0x0101, 16) + datatype(np.dtype(np.uint8))  # of any leng
 
 
 def texts(values: Sequence[bytes]) -> bytes:
-    """A collection in which the texts have the numbers from 1 on (III.E)."""
+    """A collection in which the texts have the numbers from 1 on (III.E); raises ``UsageError`` for more than it can have."""
+    _countable(values, "texts")
     objects = b"".join(struct.pack("<2H4xQ", i, 0, len(value)) + padded(value) for i, value in enumerate(values, 1))
     size = max(16 + len(objects) + 16, _SMALLEST_HEAP)
     rest = size - 16 - len(objects)
