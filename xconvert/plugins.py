@@ -51,5 +51,6 @@ def _entry_points() -> Iterator[bytes]:
         with contextlib.suppress(OSError):  # an archive, or nothing
             for entry in os.scandir(place or "."):
                 if entry.name.endswith((".dist-info", ".egg-info")):
-                    with contextlib.suppress(OSError):
-                        yield Path(entry.path, "entry_points.txt").read_bytes()
+                    file = Path(entry.path, "entry_points.txt")
+                    if file.is_file():  # most have none; a named pipe would be waited for
+                        yield file.read_bytes()
