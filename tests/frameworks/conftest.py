@@ -21,8 +21,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     cold = backends.command_of
 
     def command_of(module: str, backend: str, *arguments: str) -> list[str]:
-        python, *rest = cold(module, backend, *arguments)
-        return [python, *rest] if backends._variable(backend) in os.environ else [*warm.python(backend), *rest]
+        return [*warm.python(backend), *cold(module, backend, *arguments)[1:]]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(warm.WARM, str(folder / "warm"))

@@ -48,10 +48,8 @@ def needs(*names: str) -> None:
 
 def python(script: str, *arguments: str | Path, framework: str) -> None:
     """Run one of the modules beside this file in the Python of ``framework``; its error is the test's."""
-    variable = "XCONVERT_PYTHON_" + framework.upper()
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", **os.environ}
-    python = [os.environ[variable]] if variable in os.environ else warm.python(framework)
-    command = [*python, "-m", f"tests.frameworks.{script}", *map(str, arguments)]
+    command = [*warm.python(framework), "-m", f"tests.frameworks.{script}", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 

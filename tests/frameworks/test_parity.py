@@ -146,7 +146,7 @@ def python(row: Row) -> list[str]:
     variable = "XCONVERT_PYTHON_" + row.zoo.upper().replace(".", "_").replace("-", "_")
     if row.zoo == "mindcv" and variable not in os.environ:
         pytest.fail(f"set {variable} to a Python that has MindSpore; `make test` does")
-    return [os.environ[variable]] if variable in os.environ else warm.python(row.zoo)
+    return warm.python(row.zoo)
 
 
 def given(made: Made, row: Row, **settings: Any) -> Model:

@@ -34,7 +34,10 @@ WARM, OWNER = "XCONVERT_WARM", "XCONVERT_WARM_OWNER"  # the folder of the server
 
 
 def python(framework: str) -> list[str]:
-    """What runs Python where ``framework``, or a zoo's package, is imported."""
+    """What runs Python where ``framework``, or a zoo's package, is imported; the Python that a setting names is not forked."""
+    setting = "XCONVERT_PYTHON_" + framework.upper().replace(".", "_").replace("-", "_")
+    if setting in os.environ:
+        return [os.environ[setting]]
     if framework not in KIND or WARM not in os.environ:
         return [sys.executable]
     return [sys.executable, "-I", "-S", __file__, "ask", KIND[framework]]
