@@ -61,6 +61,7 @@ OVER_CP = {
     **dict.fromkeys([("pth", "h5"), ("h5", "pdparams"), ("tf", "pth"), ("pdparams", "safetensors")], 8),
     **dict.fromkeys([("mindspore", "pth"), ("pth", "mindspore")], 8),
 }
+HELD = {*OVER_CP, *SCRIPTS}  # pairs with a target, in which the bare script takes part
 FASTER, LEAN_CPU, VERIFIED_FASTER = Target(20, least=True), Target(5, least=True), Target(6, least=True)
 COSTLIER, MEMORY = Target(4), Target(70)
 
@@ -88,7 +89,7 @@ def rivals(source: str, target: str, path: Path) -> list[Rival]:
         Rival(OURS, xconvert(path, *told, "--no-verify")),
         Rival(VERIFIED, xconvert(path, *told)),
     ]
-    if (source, target) in {**OVER_CP, **SCRIPTS}:
+    if (source, target) in HELD:
         found.append(Rival(BARE, bare(source, target, path)))
     for name, scripts in ((TODAY, SCRIPTS), (LEAN, LEAN_SCRIPTS)):
         if file := scripts.get((source, target)):
@@ -109,7 +110,7 @@ def figures(source: str, target: str, case: Case, size: float) -> Iterator[Figur
     """What is told of a pair."""
     limit = OVER_CP.get((source, target))
     yield case.ratio(f"{OURS} / cp", OURS, CP, "cpu", Target(limit) if limit else None)
-    if (source, target) in {**OVER_CP, **SCRIPTS}:
+    if (source, target) in HELD:
         yield case.ratio(f"{BARE} / cp", BARE, CP, "cpu")
         yield case.ratio(f"{OURS} / {BARE}", OURS, BARE, "cpu")
     yield case.ratio(f"{OURS} / cp", OURS, CP, "wall")

@@ -143,9 +143,8 @@ def make(folder: Path, row: Row) -> Made:
 
 def python(row: Row) -> list[str]:
     """The Python that has the zoo; MindSpore's is another one, and a run without it would prove nothing of it."""
-    variable = "XCONVERT_PYTHON_" + row.zoo.upper().replace(".", "_").replace("-", "_")
-    if row.zoo == "mindcv" and variable not in os.environ:
-        pytest.fail(f"set {variable} to a Python that has MindSpore; `make test` does")
+    if row.zoo == "mindcv" and "XCONVERT_PYTHON_MINDCV" not in os.environ:
+        pytest.fail("set XCONVERT_PYTHON_MINDCV to a Python that has MindSpore; `make test` does")
     return warm.python(row.zoo)
 
 

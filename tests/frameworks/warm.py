@@ -35,11 +35,11 @@ WARM, OWNER = "XCONVERT_WARM", "XCONVERT_WARM_OWNER"  # the folder of the server
 
 def python(framework: str) -> list[str]:
     """What runs Python where ``framework``, or a zoo's package, is imported; the Python that a setting names is not forked."""
-    setting = "XCONVERT_PYTHON_" + framework.upper().replace(".", "_").replace("-", "_")
-    if setting in os.environ:
-        return [os.environ[setting]]
-    if framework not in KIND or WARM not in os.environ:
-        return [sys.executable]
+    from xconvert.backends import python_of
+
+    chosen = python_of(framework)
+    if chosen != sys.executable or framework not in KIND or WARM not in os.environ:
+        return [chosen]
     return [sys.executable, "-I", "-S", __file__, "ask", KIND[framework]]
 
 
