@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -175,7 +174,7 @@ def _check_places(target: Target, model: Model, force: bool, backends: Sequence[
 
 def _size(model: Model) -> int:
     """About how many bytes a file of ``model`` has."""
-    return sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in model.weights.values())
+    return sum(tensor.nbytes for tensor in model.weights.values())
 
 
 def _loads(backend: str, target: Target, model: Model) -> bool:

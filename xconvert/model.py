@@ -6,6 +6,7 @@ Axes are named by letters: N batch, H height, W width, C channels of a map, I in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,11 @@ class Tensor(NamedTuple):
     dtype: np.dtype[Any]
     read: Callable[[], Array]
     told: Callable[[memoryview], None] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes its numbers take."""
+        return prod(self.shape) * self.dtype.itemsize
 
     @classmethod
     def of(cls, array: Array) -> Tensor:

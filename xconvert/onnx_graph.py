@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from xconvert.errors import UsageError
-from xconvert.formats._arrays import contents, elements
+from xconvert.formats._arrays import contents
 from xconvert.formats._protobuf import block, fixed32, head, number
 from xconvert.model import Layer, Tensor
 
@@ -60,7 +60,7 @@ def model(
     network = Network.of(layers, tensors)
     before = b"".join([*network.casts(), *map(network.node, layers), block(2, "xconvert")])
     described = [(name, tensor, _tensor_head(name, tensor)) for name, tensor in tensors.items()]
-    sizes = {name: len(start) + _bytes(tensor) for name, tensor, start in described}
+    sizes = {name: len(start) + tensor.nbytes for name, tensor, start in described}
     after = network.interface()
     total = len(before) + len(after) + sum(len(head(5, size)) + size for size in sizes.values())
     if total + sum(len(key) + len(text) + 64 for key, text in (metadata or {}).items()) > LIMIT - 64:
@@ -168,14 +168,10 @@ def _attribute(name: str, value: Value) -> bytes:
     return block(1, name) + b"".join(number(8, item) for item in value) + number(20, 7)
 
 
-def _bytes(tensor: Tensor) -> int:
-    return elements(tensor.shape) * tensor.dtype.itemsize
-
-
 def _tensor_head(name: str, tensor: Tensor) -> bytes:
     """A ``TensorProto`` up to its raw data."""
     dims = b"".join(number(1, size) for size in tensor.shape)
-    return dims + number(2, FLOATS[tensor.dtype.name]) + block(8, name) + head(9, _bytes(tensor))
+    return dims + number(2, FLOATS[tensor.dtype.name]) + block(8, name) + head(9, tensor.nbytes)
 
 
 def _value(name: str, kind: int, shape: Sequence[int | str]) -> bytes:

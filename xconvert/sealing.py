@@ -80,8 +80,8 @@ class Digest:
     def __str__(self) -> str:
         import hashlib
 
-        described = {name: [t.dtype.name, t.shape] for name, t in self._tensors.items()}
-        lines = (json.dumps([name, *described[name], masked(self._sums[name])]) for name in sorted(self._sums))
+        named = ((name, self._tensors[name]) for name in sorted(self._sums))
+        lines = (json.dumps([name, tensor.dtype.name, tensor.shape, masked(self._sums[name])]) for name, tensor in named)
         return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 

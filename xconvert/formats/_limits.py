@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,7 +57,7 @@ class Budget:
 
     def hold(self, tensors: Iterable[Tensor], size: int) -> None:
         """Account for what ``tensors`` have beyond the ``size`` bytes they are read from: several may share the same."""
-        total = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors)
+        total = sum(tensor.nbytes for tensor in tensors)
         if total > size:
             self.take(total - size, f"its tensors expand to {told(total)}")
 

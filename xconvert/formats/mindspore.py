@@ -234,7 +234,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with path.open("wb") as file:
         for name, tensor in tensors.items():
             dims = b"".join(number(1, d) for d in tensor.shape) + block(2, _TYPES[tensor.dtype.name])
-            left, room = elements(tensor.shape) * tensor.dtype.itemsize, 0
+            left, room = tensor.nbytes, 0
             for piece in contents(name, tensor):
                 while piece:
                     if not room:

@@ -161,8 +161,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with path.open("wb") as file:
         archive = ZipWriter(file)
         for name, tensor in tensors.items():
-            header, size = _npy_header(name, tensor), elements(tensor.shape) * tensor.dtype.itemsize
-            archive.stream(f"{name}.npy", len(header) + size, chain([header], contents(name, tensor)))
+            header = _npy_header(name, tensor)
+            archive.stream(f"{name}.npy", len(header) + tensor.nbytes, chain([header], contents(name, tensor)))
         record = {"metadata": dict(checkpoint.metadata), "dtypes": dtypes}
         archive.close(json.dumps(record, separators=(",", ":")).encode() if any(record.values()) else b"")
 

@@ -174,7 +174,7 @@ def write_pickle(path: Path, checkpoint: Checkpoint, protocol: int) -> None:
                     raise UsageError(f"pickle protocol 2 cannot hold `{shown(name)}` of {math.prod(tensor.shape)} numbers")
                 file.write(octets_head(len(raw), protocol) + raw)
             else:
-                file.write(octets_head(elements(tensor.shape) * carrier.itemsize, protocol))
+                file.write(octets_head(tensor.nbytes, protocol))
                 file.writelines(contents(name, tensor))
             file.write(octets_tail(protocol) + tail)
         file.write(text(NAMES) + _dict({name: known.get(name, name) for name in tensors}) + b"u.")

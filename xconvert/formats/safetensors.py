@@ -144,8 +144,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     placed = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     offsets, at = dict[str, list[int]](), 0
     for name in placed:
-        size = elements(tensors[name].shape) * tensors[name].dtype.itemsize
-        offsets[name], at = [at, at + size], at + size
+        offsets[name], at = [at, at + tensors[name].nbytes], at + tensors[name].nbytes
     entries = {
         name: {"dtype": _CODES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": offsets[name]}
         for name, tensor in tensors.items()

@@ -68,7 +68,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     with path.open("wb") as file:
         archive = ZipWriter(file)
         for number, (name, tensor) in enumerate(checkpoint.tensors.items()):
-            archive.stream(f"archive/data/{number}", elements(tensor.shape) * tensor.dtype.itemsize, contents(name, tensor))
+            archive.stream(f"archive/data/{number}", tensor.nbytes, contents(name, tensor))
         archive.add("archive/data.pkl", described, _metadata(checkpoint.metadata))  # PyTorch finds members by name
         archive.add("archive/byteorder", b"little")
         archive.add("archive/version", b"3\n")
