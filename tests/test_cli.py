@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -452,7 +453,7 @@ def test_the_name_of_a_file_drives_no_terminal(command: str, tmp_path: Path, cap
         with pytest.raises(SystemExit):
             main([str(argument) for argument in arguments])
         told.append("".join(capsys.readouterr()))
-    assert not UNSEEN.search(told[1].replace("\n", ""))
+    assert not re.search(UNSEEN, told[1].replace("\n", ""))
     assert told[1].count("\n") == told[0].count("\n")
 
 

@@ -43,11 +43,11 @@ from tests.test_formats_flat import arrays, metadata, names
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats import format_for_writing, read, tensorflow, tensorflow_objects
 from xconvert.formats._arrays import elements
-from xconvert.formats._bundle import DTYPES, GRAPH, kind
+from xconvert.formats._bundle import DTYPES, write_bundle
 from xconvert.formats._crc32c import checksum
 from xconvert.formats._protobuf import block, encoded, fixed32, number
 from xconvert.formats._slices import key, whole_tensor, within
-from xconvert.formats._sstable import MAGIC, entries, table, unsnapped
+from xconvert.formats._sstable import GRAPH, MAGIC, entries, kind, table, unsnapped
 from xconvert.model import Array, Checkpoint, Tensor
 
 
@@ -430,7 +430,7 @@ def test_any_partition_makes_the_whole(shape: list[int], data: st.DataObject) ->
 
 def objects(folder: Path, text: bytes, *keys: str) -> Path:
     """A checkpoint with the object graph ``text`` and a tensor under each key, which holds its place among them."""
-    write: Callable[..., None] = tensorflow_objects.write_bundle
+    write: Callable[..., None] = write_bundle
     write(folder / "m", {k: Tensor.of(np.full((1, 1), i, np.float32)) for i, k in enumerate(keys)}, {}, text)
     return folder / "m"
 

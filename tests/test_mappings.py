@@ -68,11 +68,15 @@ def test_every_shipped_mapping_is_held_to_an_inventory() -> None:
 @pytest.mark.parametrize("path", sorted(mappings.folder().glob("*/*.toml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_lines_come_last_and_are_read_later_as_they_stand(path: Path) -> None:
     """Of mappings that are shipped everything before ``[layers]`` is read, and the lines when they are asked for."""
-    before, whole = mappings._toml(path, whole=False), tomllib.loads(path.read_text(encoding="utf-8"))
+    before, whole = mappings._toml(path, "head"), tomllib.loads(path.read_text(encoding="utf-8"))
     assert before == {key: value for key, value in whole.items() if key != "layers"}
     later = next(i for i in library().implementations if path.resolve() in i.files[:1])
     assert later.rules == mappings.load(path, library().dialects).rules
     assert later.rules
+
+
+def test_the_shipped_dialects_which_nobody_checks_again_are_right() -> None:
+    assert list(mappings._dialect_problems(DIALECTS, {})) == []
 
 
 EXPORTED = [(f, "paddleclas-inference", told, depth) for f, name, told, depth in INVENTORIES if name == "paddleclas"]

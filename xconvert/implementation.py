@@ -165,6 +165,10 @@ def _number(match: re.Match[str], values: Mapping[str, int]) -> str:
     return str(int(factor or 1) * values[name] + added + int(offset or 0))
 
 
+def _filled(name: str, values: Mapping[str, int]) -> str:
+    return PLACEHOLDER.sub(lambda match: _number(match, values), name) if "{" in name else name
+
+
 _NUMBER = re.compile(r"\d+")
 
 
@@ -174,15 +178,22 @@ def _numbers(name: str) -> tuple[str, tuple[str, ...]]:
     return _NUMBER.sub("#", name), tuple(_NUMBER.findall(name))
 
 
+_Line = tuple[dict[int, str], dict[str, int], Rule]
+
+
 @lru_cache(100)  # a mapping is expanded for every attempt at a file
-def _by_shape(rules: tuple[Rule, ...], stated: tuple[tuple[str, int], ...]) -> dict[str, list[tuple[tuple[str, ...], Rule]]]:
-    """The rules by their left sides without numbers, each with the numbers or placeholders, such as ``{i}``, in their places."""
-    found: dict[str, list[tuple[tuple[str, ...], Rule]]] = {}
+def _by_shape(rules: tuple[Rule, ...], stated: tuple[tuple[str, int], ...]) -> dict[str, list[_Line]]:
+    """The rules by their left sides without numbers; each with the numbers that it states, by place, and the places of its
+    placeholders, such as ``{i}``.
+    """
+    found: dict[str, list[_Line]] = {}
     constants = dict(stated)
     for rule in rules:
         ours = PLACEHOLDER.sub(lambda m: _number(m, constants) if m[2] in constants else m[0], rule.ours)
-        parts = tuple(_PART.findall(ours))
-        found.setdefault(_PART.sub("#", ours), []).append((parts, rule))
+        parts = list(enumerate(_PART.findall(ours)))
+        fixed = {place: part for place, part in parts if part[0] != "{"}
+        free = {part[1:-1]: place for place, part in parts if part[0] == "{"}
+        found.setdefault(_PART.sub("#", ours), []).append((fixed, free, rule))
     return found
 
 
@@ -202,12 +213,13 @@ def expand(implementation: Implementation, depth: Depth, layers: Iterable[Layer]
     table: dict[str, tuple[str, ...]] = {}
     used: set[Rule] = set()
     for layer in layers:
+        if not layer.parameters:
+            continue
         shape, numbers = _numbers(layer.name)
-        for parts, rule in rules.get(shape, ()) if layer.parameters else ():
-            pairs = list(zip(parts, numbers, strict=True))
-            if all(part[0] == "{" or part == number for part, number in pairs):
-                values = {**constants, **{part[1:-1]: int(number) for part, number in pairs if part[0] == "{"}}
-                table[layer.name] = tuple(PLACEHOLDER.sub(lambda m: _number(m, values), name) for name in rule.theirs)  # noqa: B023
+        for fixed, free, rule in rules.get(shape, ()):
+            if all(numbers[place] == number for place, number in fixed.items()):
+                values = {**constants, **{name: int(numbers[place]) for name, place in free.items()}}
+                table[layer.name] = tuple(_filled(name, values) for name in rule.theirs)
                 used.add(rule)
                 break
     return table, used

@@ -16,8 +16,8 @@ from xconvert.attributes import in_training
 from xconvert.attributes import parse as parse_attribute
 from xconvert.closest import summarise
 from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
+from xconvert.formats._arrays import passed
 from xconvert.formats._limits import Limits
-from xconvert.formats._maps import let_go
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify
@@ -80,8 +80,8 @@ def _impossible(model: Model, every: bool) -> Iterator[str]:
     """
     for name in (f"{layer.name}.{parameter}" for layer in model.layers for parameter in layer.parameters):
         if every or name.endswith(".variance"):
-            let_go()  # around the little that is read here, the kernel maps much more of the file
             array = model.weights[name].read()
+            passed(array.nbytes)
             if not np.isfinite(array).all():
                 yield f"`{name}` is not finite"
             elif name.endswith(".variance") and (array < 0).any():

@@ -1,6 +1,4 @@
-"""Reads mapping files and ``dialects.toml`` and checks them: right types, complete, one-to-one, every attribute stated;
-all problems at once.
-"""
+"""Reads mapping files and ``dialects.toml`` and checks them: right types, complete, one-to-one, all problems at once."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xconvert import axes
 from xconvert.architectures import families
@@ -66,16 +64,19 @@ DIALECT: Mapping[str, Kind] = {  # explained at the head of `mappings/dialects.t
     "averaged": TEXT,
     **{operation: table_of(list_of(TEXT, 2), parameters, exactly=True) for operation, parameters in PARAMETERS.items()},
 }
-
-
 Tables = Mapping[Path, Mapping[str, Any]]  # what is in mapping files that were read
 
 
 @cache
 def folder() -> Path:
-    """Where the shipped mappings are: beside the package in a checkout, inside it when installed from a wheel."""
-    installed = Path(__file__).parent / "mappings"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "mappings"
+    """Where the shipped mappings are, which `make test` checks: beside the package in a checkout, in it when from a wheel."""
+    package = Path(__file__).resolve().parent
+    return installed if (installed := package / "mappings").is_dir() else package.parent / "mappings"
+
+
+def _real(path: Path) -> Path:
+    """The mapping file by which others are known to be the same."""
+    return path if path.is_relative_to(folder()) else path.resolve()
 
 
 @cache  # entry points are looked for among all that is installed
@@ -99,7 +100,7 @@ def library(*extra: Path) -> Library:
     with one name.
     """
     known = dialects(*extra)
-    paths = {path.resolve(): (path, table, place) for place in _folders(extra) for path, table in _mapping_files(place)}
+    paths = {_real(path): (path, table, place) for place in _folders(extra) for path, table in _mapping_files(place)}
     loaded: dict[tuple[str, str], tuple[Implementation, Path]] = {}
     tables = {path: table for path, table, _ in paths.values()}
     for path, _, place in paths.values():
@@ -129,10 +130,10 @@ def dialects(*extra: Path) -> dict[str, Dialect]:
     every problem of the first file that has any.
     """
     known: dict[str, Dialect] = {}
-    for path in (place / "dialects.toml" for place in _folders(extra)):
-        if path.is_file():
+    for place in _folders(extra):
+        if (path := place / "dialects.toml").is_file():
             tables = _toml(path)
-            if found := [problem for name, table in tables.items() for problem in _dialect_problems(name, table, tables, known)]:
+            if place != folder() and (found := list(_dialect_problems(tables, known))):
                 raise _wrong(path, found)
             known |= {name: _dialect(name, table) for name, table in tables.items()}
     return known
@@ -147,7 +148,7 @@ def _mapping_files(place: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         if (
             path != place / "dialects.toml"
             and path.is_file()
-            and (table := _toml(path, not shipped)).keys() & {"architecture", "dialect"}
+            and (table := _toml(path, "head" if shipped else "")).keys() & {"architecture", "dialect"}
         ):
             yield path, table
 
@@ -162,8 +163,8 @@ def load(
     """Read and check one mapping file; raises ``MappingError`` that lists all of its problems at once.
 
     ``extra``: folders in which ``names_of`` looks before the shipped ones. ``tables``: what is in mapping files that were read.
-    ``trusted``: its lines need not be held against the network, which takes longer than all the rest, nor be in ``tables``: they
-    are read when they are asked for, which those of most mappings never are.
+    ``trusted``: it is known to be right, and its lines need not be in ``tables``: they are read when they are asked for, which
+    those of most mappings never are.
     """
     implementation, found = examine(path, known, *extra, tables=tables, trusted=trusted)
     if implementation is None:
@@ -182,7 +183,7 @@ def examine(
     ``trusted`` are those of ``load``.
     """
     table = (tables or {}).get(path) or _toml(path)
-    mistyped = list(_typing_problems(table, known))
+    mistyped = [] if trusted else list(_typing_problems(table, known))
     found = [f"a mapping may not be called `{OWN}`, which is what our own names are"] if path.stem == OWN else []
     attributes: dict[str, Any] = {}
     name = table.get("architecture")
@@ -192,7 +193,7 @@ def examine(
         found += (f"attribute `{name}` is missing" for name in family.attributes if name not in table["attributes"])
     if family is None or mistyped:
         return None, _lines(mistyped + found)
-    chain = _inherited(path, table, known, extra, found, tables or {})
+    chain = _inherited(path, table, None if trusted else known, extra, found, tables or {})
     implementation = Implementation(
         path.name.removesuffix(".toml"),
         family,
@@ -204,7 +205,7 @@ def examine(
         tuple(_published(table.get("published", {}), family, found)),
         tuple(chain),
     )
-    if not trusted:  # `make test` checks those that are shipped
+    if not trusted:
         found += placeholder_problems(implementation)
         found = found or problems(implementation, known[table["dialect"]])
     return None if found else implementation, _lines(found)
@@ -239,26 +240,28 @@ def _typing_problems(table: Mapping[str, Any], known: Mapping[str, Dialect]) -> 
 def _inherited(
     path: Path,
     table: Mapping[str, Any],
-    known: Mapping[str, Dialect],
+    known: Mapping[str, Dialect] | None,
     extra: tuple[Path, ...],
     found: list[str],
     tables: Tables,
 ) -> dict[Path, Mapping[str, Any]]:
-    """The file and what is in it, before the one that ``names_of`` asks for, and so on; problems go to ``found``."""
+    """The file and what is in it, before the one that ``names_of`` asks for, and so on; problems go to ``found``, if it is
+    ``known`` what to hold them against.
+    """
     folders = [f / sub for f in reversed(_folders(extra)) for sub in ("", table["architecture"])]
-    seen = {path.resolve(): table}
+    seen = {_real(path): table}
     while "names_of" in table:
         name = f"{table['names_of']}.toml"
         parent = next((place / name for place in (path.parent, *folders) if (place / name).is_file()), None)
-        if parent is None or parent.resolve() in seen:
+        if parent is None or _real(parent) in seen:
             what = "is not there" if parent is None else "leads back to itself"
             found.append(f"`names_of` asks for `{name}`, which {what}")
             break
         path, table = parent, tables.get(parent) or _toml(parent)
-        if wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]:
+        if known is not None and (wrong := [f"`{path}`: {problem}" for problem in _typing_problems(table, known)]):
             found += wrong
             break
-        seen[path.resolve()] = table
+        seen[_real(path)] = table
     return seen
 
 
@@ -266,7 +269,7 @@ def _rules(chain: Tables) -> tuple[Rule, ...]:
     """The lines of each file, before those of the next where both speak of the same layers; read now where they were not."""
     lines: dict[str, Any] = {}
     for path, table in chain.items():
-        own = table if "layers" in table else _toml(path)
+        own = table if "layers" in table else _toml(path, "lines")
         lines |= {ours: theirs for ours, theirs in own.get("layers", {}).items() if ours not in lines}
     return tuple(Rule(ours, (theirs,) if isinstance(theirs, str) else tuple(theirs)) for ours, theirs in lines.items())
 
@@ -282,8 +285,13 @@ def _read_attributes(table: Mapping[str, Any], family: Family, into: dict[str, A
             yield f"{error.message}: {error.facts[0]}"
 
 
-def _dialect_problems(name: str, table: Any, tables: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
-    """What is wrong with one table of ``dialects.toml``; ``tables`` are all of that file, ``known`` those before it."""
+def _dialect_problems(tables: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
+    """What is wrong with the tables of a ``dialects.toml``; ``known`` are those before it."""
+    for name, table in tables.items():
+        yield from _table_problems(name, table, tables, known)
+
+
+def _table_problems(name: str, table: Any, tables: Mapping[str, Any], known: Mapping[str, Dialect]) -> Iterator[str]:
     if not isinstance(table, dict):
         yield f"[{name}] is {shown(table)}, expected a table"
         return
@@ -310,10 +318,10 @@ def _dialect(name: str, table: Mapping[str, Any]) -> Dialect:
     return Dialect(name=name, spellings=spellings, **options)
 
 
-def _toml(path: Path, whole: bool = True) -> dict[str, Any]:
-    """What is in a file; if not the ``whole``, without its lines, which must come last. Raises ``MappingError``."""
+def _toml(path: Path, part: Literal["", "head", "lines"] = "") -> dict[str, Any]:
+    """What is in a file, or in a ``part`` of it: its lines, which must come last, or all before them. Raises ``MappingError``."""
     try:
-        if path.exists() and not path.is_file():  # a named pipe would be waited for, a device be read for ever
+        if not path.is_file() and path.exists():  # a named pipe would be waited for, a device be read for ever
             raise MappingError(f"`{path}` is no file")
         with path.open("rb") as file:
             text = file.read(_LARGEST + 1)
@@ -321,7 +329,8 @@ def _toml(path: Path, whole: bool = True) -> dict[str, Any]:
             raise MappingError(f"`{path}` has a line with {dots} dots", facts=[f"expected at most {_MOST_DOTS}"])
         if len(text) > _LARGEST:
             raise MappingError(f"`{path}` is too long for a mapping file", facts=[f"expected at most {_LARGEST} bytes"])
-        return tomllib.loads((text if whole else text.partition(b"\n[layers]")[0]).decode())
+        head, heading, lines = text.partition(b"\n[layers]")
+        return tomllib.loads({"": text, "head": head, "lines": heading + lines}[part].decode())
     except OSError as error:
         raise MappingError(f"`{path}` cannot be opened: {error.strerror}") from None
     except RecursionError:

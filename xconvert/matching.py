@@ -313,14 +313,14 @@ def _misfits(layers: Sequence[Layer], bound: Mapping[str, tuple[str, str]], tens
         shapes = {}
         for parameter, canonical in layer.parameters.items():
             theirs, pattern = bound[f"{layer.name}.{parameter}"]
-            named = dict(zip(axes.parse(pattern), tensors[theirs].shape, strict=True))
-            shapes[parameter] = {axis: named.get(axis, 1) for axis in axes.parse(canonical)}
+            named = zip(axes.parse(pattern), tensors[theirs].shape, strict=True)
+            shapes[parameter] = {**dict.fromkeys(axes.parse(canonical), 1), **dict(named)}
         first = channels.get(layer.inputs[0])
         for parameter, sizes in shapes.items():
             theirs = bound[f"{layer.name}.{parameter}"][0]
             if 0 in sizes.values():
                 yield f"`{theirs}` is empty"
-            if {sizes.get("H", layer.kernel), sizes.get("W", layer.kernel)} != {layer.kernel}:
+            if sizes.get("H", layer.kernel) != layer.kernel or sizes.get("W", layer.kernel) != layer.kernel:
                 yield f"`{theirs}` is a {sizes['H']}x{sizes['W']} kernel, expected {layer.kernel}x{layer.kernel}"
             expected = sizes.get("I", sizes.get("C")) if first is None else first
             if (found := sizes.get("I", sizes.get("C", expected))) != expected:
@@ -328,7 +328,7 @@ def _misfits(layers: Sequence[Layer], bound: Mapping[str, tuple[str, str]], tens
         outputs = {s["O"] for s in shapes.values() if "O" in s}
         if len(outputs) > 1:
             yield f"`{bound[f'{layer.name}.weight'][0]}` and its bias have {' and '.join(map(str, sorted(outputs)))} outputs"
-        if len({channels[name] for name in layer.inputs if name in channels}) > 1:
+        if len(layer.inputs) > 1 and len({channels[name] for name in layer.inputs if name in channels}) > 1:
             yield f"`{layer.name}` adds maps of {' and '.join(str(channels[name]) for name in layer.inputs)} channels"
         own = outputs or {s["C"] for s in shapes.values() if "C" in s}
         channels[layer.name] = min(own) if own else channels[layer.inputs[0]]

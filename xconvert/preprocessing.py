@@ -66,7 +66,7 @@ def table_of(kind: Kind, keys: Collection[str] = (), exactly: bool = False) -> K
     )
 
 
-TEXT = matching(".+", "text without control characters")
+TEXT = Kind("text without control characters", lambda v: isinstance(v, str) and v != "" and v.isprintable())
 TABLE = Kind("a table", lambda v: isinstance(v, dict))
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
 

@@ -22,13 +22,14 @@ WIDTH = 80
 SAME = {"": "answer", "new": "features, under a new head", "dropped": "features, without a head"}  # by `Report.head`
 # Control characters, marks that turn the direction of writing or cannot be seen, halves of surrogate pairs, and what is no
 # character at all: a name in a file, or of one, may hold any of them, and none may drive what shows it or begin a line.
-# XML 1.0 has most of them not at all.
-UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff]")
+# XML 1.0 has most of them not at all. As a regular expression, which is compiled where there is something to look for.
+UNSEEN = "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\uffff]"
 
 
 def clean(text: object) -> str:
     """``text`` with characters that cannot be seen, or that change how others are shown, as escapes."""
-    return UNSEEN.sub(lambda match: _escape(ord(match[0])), str(text))
+    said = str(text)
+    return said if said.isascii() and said.isprintable() else re.sub(UNSEEN, lambda match: _escape(ord(match[0])), said)
 
 
 def _escape(code: int) -> str:
@@ -38,7 +39,7 @@ def _escape(code: int) -> str:
 def as_json(told: Mapping[str, Any]) -> str:
     """``told`` as JSON in which nothing but line breaks between its parts drives a terminal."""
     text = json.dumps(told, indent=2, ensure_ascii=False, default=str, allow_nan=False)
-    return UNSEEN.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+    return re.sub(UNSEEN, lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
 
 
 def error(problem: XconvertError) -> str:

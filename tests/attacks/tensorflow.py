@@ -5,11 +5,10 @@ from __future__ import annotations
 from tests.attacks.registry import Contents, attack
 from tests.attacks.tensorflow_tables import bundle
 from tests.tables import DATA, FULL, HALF, HALVES, HEADER, V1, WHOLE, children, entry, graph, listed, saved, sliced, variable
-from xconvert.formats._bundle import GRAPH
 from xconvert.formats._crc32c import checksum
 from xconvert.formats._protobuf import block, encoded, fixed32, number
 from xconvert.formats._slices import key
-from xconvert.formats._sstable import table
+from xconvert.formats._sstable import GRAPH, table
 
 
 def indexed(items: dict[bytes, bytes], header: bytes = HEADER, data: bytes = DATA) -> dict[str, bytes]:

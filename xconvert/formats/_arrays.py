@@ -82,10 +82,15 @@ def elements(shape: Sequence[int]) -> int:
 
 def checked_shape(path: Path, name: str, shape: Any) -> tuple[int, ...]:
     """``shape`` as a tuple; raises ``UnreadableError`` unless it is a short sequence of whole numbers that NumPy can hold."""
-    whole = isinstance(shape, (tuple, list)) and len(shape) <= MAX_DIMENSIONS and all(type(d) is int and d >= 0 for d in shape)
-    # NumPy multiplies the other dimensions of an empty array too, and must not overflow.
-    if whole and math.prod(d for d in shape if d) < 2**56:
-        return tuple(shape)
+    if isinstance(shape, (tuple, list)) and len(shape) <= MAX_DIMENSIONS:
+        size = 1
+        for dimension in shape:
+            if type(dimension) is not int or dimension < 0:
+                break
+            size *= dimension or 1  # NumPy multiplies the other dimensions of an empty array too, and must not overflow
+        else:
+            if size < 2**56:
+                return tuple(shape)
     raise damaged(path, f"the shape of `{shown(name)}` is impossible")
 
 
@@ -160,10 +165,11 @@ def pieces(data: memoryview | bytes) -> Iterator[memoryview]:
     for at in range(0, max(len(whole), 1), _CHUNK):
         piece = whole[at : at + _CHUNK]
         yield piece
-        _passed(len(piece))
+        passed(len(piece))
 
 
-def _passed(size: int) -> None:
+def passed(size: int) -> None:
+    """Note that ``size`` bytes in one place of a mapped file were read, and let go of what was when it is enough."""
     _room.read += max(size, _AROUND)
     if _room.read > _CHUNK:
         let_go()
@@ -184,7 +190,7 @@ def _in_order(array: Array) -> Iterator[memoryview]:
         out: Array = _room.copy[: part.nbytes].view(array.dtype).reshape(part.shape)
         _copy(part, out)
         yield out.reshape(-1).view(np.uint8).data
-    _passed(array.nbytes)  # not before: every copy reads from everywhere in the tensor
+    passed(array.nbytes)  # not before: every copy reads from everywhere in the tensor
 
 
 def _copy(array: Array, out: Array) -> None:

@@ -34,12 +34,11 @@ from xconvert.formats._limits import Limits
 from xconvert.formats._maps import mapped
 from xconvert.formats._protobuf import Field, block, encoded, fixed32, message, number, parts, signed, varint, whole
 from xconvert.formats._slices import Extents, extents, key, size_of, whole_tensor, within
-from xconvert.formats._sstable import MAGIC, entries, parsing, table
+from xconvert.formats._sstable import GRAPH, entries, kind, parsing, table
 from xconvert.model import Array, Tensor
 
 MAX_SHARDS = 1000  # that are looked for; DeepLab's checkpoints have one
 
-GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 RECORD = "xconvert"  # the texts under this name and below it are our metadata
 DTYPES = {  # core/framework/types.proto
     1: "float32",
@@ -90,22 +89,6 @@ class _Shards(NamedTuple):
 
     maps: dict[int, memoryview]
     order: Order
-
-
-def kind(data: mmap.mmap) -> str:
-    """Which of TensorFlow's checkpoints ``data`` is: ``"v1"``, ``"v2"``, ``"objects"`` (a V2 with an object graph), or
-    ``""``. Quick; a damaged table is taken for a V2, whose reader says what is wrong.
-    """
-    if data[-len(MAGIC) :] != MAGIC:
-        return ""
-    try:
-        first, value = next(entries(Path(), data))
-        if first == b"" and bytes(value[:1]) == b"\x0a":  # SavedTensorSlices.meta; a V2 header starts with a number
-            return "v1"
-        found, _ = next(entries(Path(), data, GRAPH.encode()))
-        return "objects" if found == GRAPH.encode() else "v2"
-    except (UnreadableError, StopIteration):
-        return "v2"
 
 
 def open_bundle(path: Path, data: mmap.mmap, limits: Limits) -> Bundle:

@@ -30,24 +30,19 @@ _SCALARS = (str, int, bool, float, bytes, type(None))
 
 
 class Global:
-    """Something of a module, by ``name`` as the file writes it; never imported."""
+    """Something of a module, by ``name`` as the file writes it; never imported. ``modern``: the name that Python 3 has for it."""
 
-    __slots__ = ("name",)
+    __slots__ = ("modern", "name")
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        module, dot, rest = name.partition(".")
+        self.name, self.modern = name, _RENAMED.get(module, module) + dot + rest
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Global) and other.name == self.name
 
     def __hash__(self) -> int:
         return hash(self.name)
-
-    @property
-    def modern(self) -> str:
-        """The name that Python 3 has for it."""
-        module, dot, rest = self.name.partition(".")
-        return _RENAMED.get(module, module) + dot + rest
 
 
 class Opaque:

@@ -209,7 +209,7 @@ class Hdf5:
         return found
 
     def _link(self, node: Node, name: bytes) -> tuple[int, int] | None:
-        return self._ask(lambda finder: finder.link(node, name) if finder.is_group(node) else None)
+        return self._ask(lambda finder: finder.link(node, name))
 
     def _checked(self, name: str) -> str:
         if name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_NAME:

@@ -69,9 +69,9 @@ class Library:
         return list(self._object(node))
 
     def link(self, node: Node, name: bytes) -> tuple[int, int] | None:
-        """Kind and address of the link ``name`` in a group."""
+        """Kind and address of the link ``name`` in a group; None where there is none, or no group."""
         group = self._object(node)
-        if not group.links.exists(name):
+        if not self.is_group(node) or not group.links.exists(name):
             return None
         kind = group.links.get_info(name).type
         if kind != self._h5py.h5l.TYPE_HARD:

@@ -98,8 +98,11 @@ class Structure:
         return list(self._members(node))
 
     def link(self, node: Node, name: bytes) -> tuple[int, int] | None:
-        """Kind and address of the link ``name`` in a group."""
-        return self._members(node).get(name)
+        """Kind and address of the link ``name`` in a group; None where there is none, or no group."""
+        known = self._links.get(node.address)
+        if known is None:
+            known = self._members(node) if self.is_group(node) else {}
+        return known.get(name)
 
     def attributes(self, node: Node) -> list[bytes]:
         """The names of the attributes of an object."""

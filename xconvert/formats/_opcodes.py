@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from xconvert.formats._pickle import _Machine as Machine
 
 MAX_LONG = 1_024
+MAX_MARKS = 1_000
 # Bytes of memory that an opcode may take (CPython 3.11, 64 bits): an object on the stack, an entry of the memo, a container.
 OBJECT, _ENTRY, _CONTAINER = 64, 128, 320
+_word = struct.Struct("<I").unpack_from  # raises `struct.error` where the data end before
 
 
 def _long(machine: Machine, size: int) -> None:
@@ -46,7 +48,8 @@ def _put(m: Machine) -> None:
 
 
 def _long_put(m: Machine) -> None:
-    m.memo[int.from_bytes(m.take(4), "little")] = m.stack[-1]
+    m.memo[_word(m.data, m.at)[0]] = m.stack[-1]
+    m.at += 4
 
 
 def _get(m: Machine) -> None:
@@ -55,13 +58,37 @@ def _get(m: Machine) -> None:
 
 
 def _long_get(m: Machine) -> None:
-    m.stack.append(m.memo[int.from_bytes(m.take(4), "little")])
+    m.stack.append(m.memo[_word(m.data, m.at)[0]])
+    m.at += 4
+
+
+def _two_bytes(m: Machine) -> None:
+    m.stack.append(m.data[m.at] | m.data[m.at + 1] << 8)
+    m.at += 2
+
+
+def _unicode(m: Machine) -> None:
+    size = _word(m.data, m.at)[0]
+    m.at += 4
+    m.unicode(size)
+
+
+def _mark(m: Machine) -> None:
+    if len(m.marks) >= MAX_MARKS:
+        raise UnreadableError(f"`{m.path}` is no checkpoint: its pickle nests more than {MAX_MARKS} deep")
+    m.marks.append(m.stack)
+    m.stack = []
 
 
 def _tuple(m: Machine) -> None:
     items = m.stack
     m.stack = m.marks.pop()
     m.stack.append(tuple(items))
+
+
+def _call(m: Machine) -> None:
+    arguments = m.stack.pop()
+    m.call(m.stack.pop(), arguments)
 
 
 def _pop_mark_or_one(m: Machine) -> None:
@@ -106,20 +133,20 @@ OPCODES: Mapping[int, Callable[[Machine], Any]] = {
     code[0]: operation
     for code, operation in {
         # stack
-        b"(": lambda m: m.mark(),
+        b"(": _mark,
         b"0": _pop_mark_or_one,
         b"1": lambda m: m.unmark(),
         b"2": lambda m: m.push(m.stack[-1]),
         # constants and numbers
-        b"N": lambda m: m.push(None),
-        b"\x88": lambda m: m.push(True),
-        b"\x89": lambda m: m.push(False),
+        b"N": lambda m: m.stack.append(None),
+        b"\x88": lambda m: m.stack.append(True),
+        b"\x89": lambda m: m.stack.append(False),
         b"I": lambda m: m.push(_integer(m.line())),
         b"L": lambda m: m.push(_integer(m.line())),
         b"F": lambda m: m.push(float(m.line())),
         b"J": lambda m: m.push(m.number(4, signed=True)),
         b"K": _short,
-        b"M": lambda m: m.push(m.number(2)),
+        b"M": _two_bytes,
         b"\x8a": lambda m: _long(m, m.number(1)),
         b"\x8b": lambda m: _long(m, m.number(4)),
         b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
@@ -128,7 +155,7 @@ OPCODES: Mapping[int, Callable[[Machine], Any]] = {
         b"T": lambda m: m.text(m.take(m.number(4))),
         b"U": lambda m: m.text(m.take(m.byte())),
         b"V": lambda m: m.text(m.line(), "raw-unicode-escape"),
-        b"X": lambda m: m.unicode(m.number(4)),
+        b"X": _unicode,
         b"\x8c": lambda m: m.unicode(m.byte()),
         b"\x8d": lambda m: m.unicode(m.number(8)),
         b"B": lambda m: m.octets(m.number(4)),
@@ -137,14 +164,14 @@ OPCODES: Mapping[int, Callable[[Machine], Any]] = {
         b"\x96": lambda m: m.octets(m.number(8)),
         # containers
         b"]": lambda m: m.push([]),
-        b"}": lambda m: m.push({}),
-        b")": lambda m: m.push(()),
+        b"}": lambda m: m.stack.append({}),
+        b")": lambda m: m.stack.append(()),
         b"\x8f": lambda m: m.push(set()),
         b"l": lambda m: m.push(m.unmark()),
         b"d": _new_dict,
         b"t": _tuple,
         b"\x91": lambda m: m.push(frozenset(key_of(item) for item in m.unmark())),
-        b"\x85": lambda m: m.push(tuple(m.pop(1))),
+        b"\x85": lambda m: m.stack.append((m.stack.pop(),)),
         b"\x86": lambda m: m.push(tuple(m.pop(2))),
         b"\x87": lambda m: m.push(tuple(m.pop(3))),
         b"a": lambda m: m.append(m.pop(1)),
@@ -163,8 +190,8 @@ OPCODES: Mapping[int, Callable[[Machine], Any]] = {
         # globals, calls and what lies outside; out-of-band buffers and the copyreg extensions are for programs that talk live
         b"c": lambda m: m.name(m.line().decode(), m.line().decode()),
         b"\x93": lambda m: m.name(*m.pop(2)),
-        b"R": lambda m: m.call(*m.pop(2)),
-        b"\x81": lambda m: m.call(*m.pop(2)),
+        b"R": _call,
+        b"\x81": _call,
         b"\x92": _new_with_keywords,
         b"i": _new_instance,
         b"o": _new_object,

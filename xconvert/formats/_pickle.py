@@ -10,6 +10,7 @@ Work is bounded by the size of the file: no recursion, keys that cost nothing to
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,6 @@ __all__ = ["Dict", "Global", "Handler", "Leaf", "Opaque", "asks_to_run", "load"]
 
 MAX_OPCODES = 500_000  # a quarter of a second; an Xception has 11 000, the largest with optimizer and moving averages 220 000
 _FEW = 250_000  # that any file may have beyond one for each of its bytes: PyTorch stores pickles as they are, attackers deflate
-MAX_MARKS = 1_000
 MAX_LINE = 4_096
 _SETTLED = 1 << 16  # bytes after which what opcodes took is taken from the budget
 
@@ -51,6 +51,8 @@ def load(
     machine = _Machine(path, data, handlers, persistent, start, budget or USUAL.budget(path, len(data)))
     try:
         return machine.run(), machine.at
+    except struct.error:
+        raise _breaks_off(path, data) from None
     except IndexError:
         if machine.at >= len(data):
             raise _breaks_off(path, data) from None
@@ -122,12 +124,6 @@ class _Machine:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
-    def mark(self) -> None:
-        if len(self.marks) >= MAX_MARKS:
-            raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle nests more than {MAX_MARKS} deep")
-        self.marks.append(self.stack)
-        self.stack = []
-
     def unmark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
         return items
@@ -153,8 +149,12 @@ class _Machine:
         if handler is None:
             self.push(Opaque(function.name, arguments))
             return
-        copied = sum(len(a) for a in arguments if isinstance(a, (str, bytes)))
-        copied += sum(OBJECT * len(a) for a in arguments if isinstance(a, (list, tuple, dict, set)))
+        copied = 0
+        for argument in arguments:
+            if isinstance(argument, (str, bytes)):
+                copied += len(argument)
+            elif isinstance(argument, (list, tuple, dict, set)):
+                copied += OBJECT * len(argument)
         self.budget.take(copied, "its pickle copies the same data over and over")
         self.push(handler(*arguments))
 

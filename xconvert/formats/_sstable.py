@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import damaged
 from xconvert.formats._crc32c import checksum
 from xconvert.formats._limits import MAX_TENSORS, USUAL, Budget, told
 from xconvert.formats._protobuf import encoded, varint
 
 MAGIC = bytes.fromhex("57fb808b247547db")
+GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the key of TensorFlow's object graph
 _FOOTER = 48
 _TRAILER = 5
 _INTERVAL = 16  # entries after which a key is written whole
@@ -25,6 +27,22 @@ _BLOCK = 262_144  # bytes after which TensorFlow starts a new block
 _MOST = 2 * MAX_TENSORS  # entries: a tensor may be in parts
 _ENTRY = 320  # bytes of memory that an entry takes beside its key
 _EXPANSION = 22  # snappy makes at most 64 bytes of 3
+
+
+def kind(data: mmap.mmap) -> str:
+    """Which of TensorFlow's checkpoints ``data`` is: ``"v1"``, ``"v2"``, ``"objects"`` (a V2 with an object graph), or
+    ``""``. Quick; a damaged table is taken for a V2, whose reader says what is wrong.
+    """
+    if data[-len(MAGIC) :] != MAGIC:
+        return ""
+    try:
+        first, value = next(entries(Path(), data))
+        if first == b"" and bytes(value[:1]) == b"\x0a":  # SavedTensorSlices.meta; a V2 header starts with a number
+            return "v1"
+        found, _ = next(entries(Path(), data, GRAPH.encode()))
+        return "objects" if found == GRAPH.encode() else "v2"
+    except (UnreadableError, StopIteration):
+        return "v2"
 
 
 @contextmanager

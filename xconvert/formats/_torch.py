@@ -147,14 +147,19 @@ def _rebuilt(
     name = storage.dtype if dtype is None else LATER_DTYPES[dtype.name]
     count = storage.count if dtype is None else storage.count * storage.itemsize // _itemsize(name)
     shape = checked_shape(path, f"data/{storage.key}", shape)
-    if not isinstance(strides, tuple) or any(type(s) is not int or s < 0 for s in strides) or len(strides) != len(shape):
+    if not isinstance(strides, tuple) or len(strides) != len(shape):
         raise TypeError("no strides")
-    if elements(shape) > count:  # stride 0 makes a small file fill all memory
+    wanted, last = elements(shape), offset
+    for dimension, stride in zip(shape, strides, strict=True):
+        if type(stride) is not int or stride < 0:
+            raise TypeError("no strides")
+        last += (dimension - 1) * stride
+    if wanted > count:  # stride 0 makes a small file fill all memory
         raise UnreadableError(
-            f"`{path}` expands storage `{shown(storage.key)}` from {count} numbers to {elements(shape)}",
+            f"`{path}` expands storage `{shown(storage.key)}` from {count} numbers to {wanted}",
             hints=["save `tensor.contiguous()` instead"],
         )
-    if elements(shape) and offset + sum((d - 1) * s for d, s in zip(shape, strides, strict=True)) >= count:
+    if wanted and last >= count:
         raise damaged(path, f"a tensor reaches outside its storage `{shown(storage.key)}`")
     flags = metadata if isinstance(metadata, dict) else {}
     return TorchTensor(storage, name, offset, shape, strides, bool(flags.get("conj")), bool(flags.get("neg")))

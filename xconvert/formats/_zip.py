@@ -196,6 +196,8 @@ def _central(path: Path, data: mmap.mmap, at: int, end: int, count: int) -> Iter
 
 def _zip64(extra: bytes, *values: int) -> tuple[int, ...]:
     """``values`` with each that does not fit into 32 bits taken from the zip64 field of ``extra``."""
+    if not extra:
+        return values
     wide: Iterator[tuple[int]] | None = None
     at = 0
     while at + 4 <= len(extra):
@@ -218,7 +220,7 @@ def _local(path: Path, data: mmap.mmap, at: int, name: bytes, flags: int, method
     start: int = at + _LOCAL.size + n + extra
     if signature != b"PK\x03\x04" or data[at + _LOCAL.size : at + _LOCAL.size + n] != name or local_method != method:
         raise damaged(path, f"the zip directory and the header of `{shown(name.decode('utf-8', 'replace'))}` differ")
-    contradicts = any(s not in (t, 0xFFFFFFFF) for s, t in zip(sizes, (packed, size), strict=True))
+    contradicts = sizes[0] not in (packed, 0xFFFFFFFF) or sizes[1] not in (size, 0xFFFFFFFF)
     if (contradicts and not local_flags & _SIZES_FOLLOW) or (local_flags ^ flags) & _ENCRYPTED:
         raise damaged(path, f"the zip directory and the header of `{shown(name.decode('utf-8', 'replace'))}` differ")
     return start

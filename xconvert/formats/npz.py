@@ -37,12 +37,11 @@ from xconvert.formats._zip import ZipIndex, ZipWriter, open_zip, sniff
 from xconvert.model import Array, Checkpoint, Tensor
 
 _MAX_HEADER = 1_000  # that of an array of numbers has 118, in 32 dimensions of 20 digits each 780
-_PREFIX = re.compile(rb"\x93NUMPY(?:\x01\0(..)|[\x02\x03]\0(....))", re.DOTALL)
+# Expressions are compiled where one is needed: most files are none of this format.
+_PREFIX = rb"(?s)\x93NUMPY(?:\x01\0(..)|[\x02\x03]\0(....))"
 # NumPy evaluates the header as a Python literal, for which a compiler runs; these are all the values that arrays of numbers need.
-_ENTRY = re.compile(
-    r"""\s*(['"])(descr|fortran_order|shape)\1\s*:\s*(True|False|'[^']*'|"[^"]*"|\([-\dL,\s]*\)|\[.*\])\s*(?:,|\Z)""", re.ASCII
-)
-_DTYPE = re.compile(r"[<>=|]?[biufcSUVOMm]\d{0,9}", re.ASCII)
+_ENTRY = r"""(?a)\s*(['"])(descr|fortran_order|shape)\1\s*:\s*(True|False|'[^']*'|"[^"]*"|\([-\dL,\s]*\)|\[.*\])\s*(?:,|\Z)"""
+_DTYPE = r"(?a)[<>=|]?[biufcSUVOMm]\d{0,9}"
 
 
 def matches(data: mmap.mmap) -> bool:
@@ -79,7 +78,7 @@ def _tensor(path: Path, index: ZipIndex, member: str, stated: str | None) -> Ten
     """The array in ``member``; ``stated`` is the name of a dtype that NumPy does not have."""
     try:
         described, fortran, shape, start = _header(index.head(member, _MAX_HEADER + 12))
-        stored = np.dtype(described if _DTYPE.fullmatch(described) else object)
+        stored = np.dtype(described if re.fullmatch(_DTYPE, described) else object)
     except (ValueError, TypeError):
         raise damaged(path, f"`{shown(member)}` has no NumPy header") from None
     if stored.name not in STANDARD:
@@ -114,14 +113,14 @@ class _Header(NamedTuple):
 
 def _header(head: bytes) -> _Header:
     """What an ``.npy`` file's start says; raises ``ValueError`` for anything else, and for what it says twice."""
-    prefix = _PREFIX.match(head)
+    prefix = re.match(_PREFIX, head)
     size = int.from_bytes(prefix[1] or prefix[2], "little") if prefix else 0
     if prefix is None or size > min(_MAX_HEADER, len(head) - prefix.end()):
         raise ValueError("no header")
     start, found = prefix.end() + size, dict[str, str]()
     text = head[prefix.end() : start].decode("latin-1").strip()
     at, end = 1, len(text) - 1
-    while at < end and (entry := _ENTRY.match(text, at, end)):
+    while at < end and (entry := re.compile(_ENTRY).match(text, at, end)):
         if entry[2] in found:
             raise ValueError("an entry is there twice")
         found[entry[2]], at = entry[3], entry.end()

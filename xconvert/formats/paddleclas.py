@@ -20,7 +20,7 @@ from xconvert.formats._folders import CARD, meant_for, publish
 from xconvert.model import Checkpoint, Graph
 
 _END = "_pretrained.pdparams"
-_OURS = re.compile(rf"Xception\w*(?:\.yaml|{re.escape(_END)})")
+_OURS = r"Xception\w*(?:\.yaml|_pretrained\.pdparams)"
 
 
 def matches(data: mmap.mmap) -> bool:
@@ -32,7 +32,7 @@ def files(path: Path) -> tuple[Path, ...]:
     """The files of the folder ``path``, which holds one network: its card, and the pair that is there, weights last."""
     found: list[str] = []
     with contextlib.suppress(OSError, ValueError):  # no folder, or a name that cannot be
-        found = sorted(file.name for file in path.iterdir() if _OURS.fullmatch(file.name))
+        found = sorted(file.name for file in path.iterdir() if re.fullmatch(_OURS, file.name))
     return path / CARD, *(path / name for name in sorted(found, key=lambda name: name.endswith(_END)))
 
 

@@ -138,16 +138,16 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     does that without gaps, which are not allowed. Raises ``UsageError`` for dtypes that the format does not have.
     """
     tensors = checkpoint.tensors
-    for name, tensor in tensors.items():
-        if name == _METADATA or tensor.dtype.name not in _CODES:
-            raise UsageError(f"safetensors files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
+    codes = {name: _CODES.get(tensor.dtype.name) for name, tensor in tensors.items()}
+    for name, code in codes.items():
+        if name == _METADATA or code is None:
+            raise UsageError(f"safetensors files cannot hold `{shown(name)}` of dtype `{tensors[name].dtype.name}`")
     placed = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     offsets, at = dict[str, list[int]](), 0
     for name in placed:
         offsets[name], at = [at, at + tensors[name].nbytes], at + tensors[name].nbytes
     entries = {
-        name: {"dtype": _CODES[tensor.dtype.name], "shape": tensor.shape, "data_offsets": offsets[name]}
-        for name, tensor in tensors.items()
+        name: {"dtype": codes[name], "shape": tensor.shape, "data_offsets": offsets[name]} for name, tensor in tensors.items()
     }
 
     def head() -> bytes:

@@ -6,8 +6,8 @@ import mmap
 from pathlib import Path
 
 from xconvert.formats import Choice, Format, no_choice
-from xconvert.formats._bundle import kind, open_bundle, take_metadata, write_bundle
 from xconvert.formats._bundle_files import files, publish
+from xconvert.formats._sstable import kind
 from xconvert.model import Checkpoint
 
 
@@ -21,6 +21,8 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
 
     Everything a training run adds is among them. Raises ``UnreadableError`` for damaged, missing or hostile files.
     """
+    from xconvert.formats._bundle import open_bundle, take_metadata
+
     no_choice(path, choice)
     bundle = open_bundle(path, data, choice.limits)
     metadata = take_metadata(path, bundle)
@@ -32,6 +34,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
     Raises ``UsageError`` for dtypes and names that TensorFlow does not have.
     """
+    from xconvert.formats._bundle import write_bundle
+
     write_bundle(path, checkpoint.tensors, checkpoint.metadata)
 
 

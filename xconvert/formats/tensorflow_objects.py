@@ -10,16 +10,18 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xconvert.errors import UsageError
 from xconvert.formats import Choice, Format
 from xconvert.formats._arrays import damaged, shown
-from xconvert.formats._bundle import GRAPH, kind, open_bundle, take_metadata, write_bundle
 from xconvert.formats._bundle_files import files, publish
-from xconvert.formats._objects import Variable, named, variables
 from xconvert.formats._protobuf import block, number
-from xconvert.formats._sstable import parsing
+from xconvert.formats._sstable import GRAPH, kind, parsing
 from xconvert.model import Checkpoint, Tensor
+
+if TYPE_CHECKING:
+    from xconvert.formats._objects import Variable
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -35,6 +37,9 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
     ``key`` names one of the root's objects where several have variables of the same name. What training added is left out.
     Raises ``UnreadableError`` for damaged, missing or hostile files, ``AmbiguousError`` when a choice is needed.
     """
+    from xconvert.formats._bundle import open_bundle, take_metadata
+    from xconvert.formats._objects import named, variables
+
     bundle = open_bundle(path, data, choice.limits)
     if GRAPH not in bundle.texts:
         raise damaged(path, "its object graph is no text")
@@ -54,6 +59,9 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     ``tf.train.Checkpoint(model)`` or ``(model=model)``. Raises ``UsageError`` for names other than ``<layer>/<weight>`` and for
     dtypes that TensorFlow does not have.
     """
+    from xconvert.formats._bundle import write_bundle
+    from xconvert.formats._objects import Variable
+
     layers: dict[str, dict[str, str]] = {}
     for name in checkpoint.tensors:
         layer, _, weight = name.rpartition("/")

@@ -15,10 +15,9 @@ import numpy as np
 from xconvert.errors import UnreadableError
 from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import checked_name, checked_shape, damaged, dtype_named, elements, shown, view
-from xconvert.formats._bundle import DTYPES, OTHERS, TEXT, kind
 from xconvert.formats._protobuf import fields, message, packed, parts, signed, whole
 from xconvert.formats._slices import extents, key, size_of, whole_tensor, within
-from xconvert.formats._sstable import entries, parsing
+from xconvert.formats._sstable import entries, kind, parsing
 from xconvert.model import Array, Checkpoint, Tensor
 
 # Where a TensorProto keeps numbers (core/framework/tensor.proto): as themselves, or each as a varint.
@@ -37,6 +36,8 @@ def read(path: Path, data: mmap.mmap, choice: Choice) -> Checkpoint:
 
     Raises ``UnreadableError`` for a damaged or hostile file.
     """
+    from xconvert.formats._bundle import OTHERS, TEXT
+
     no_choice(path, choice)
     tensors, texts = dict[str, Tensor](), 0
     with parsing(path):
@@ -59,6 +60,8 @@ def _tensor(
     path: Path, name: str, shape: tuple[int, ...], code: int, slices: list[memoryview], rows: dict[bytes, memoryview]
 ) -> Tensor:
     """The tensor that ``slices`` of ``rows`` make; each part belongs to one tensor only."""
+    from xconvert.formats._bundle import DTYPES
+
     dtype = DTYPES.get(code, "")
     if dtype not in _PLAIN and dtype not in _VARINTS:
         raise UnreadableError(f"`{path}` holds `{shown(name)}` as TensorFlow's dtype {code}, which xconvert does not read")

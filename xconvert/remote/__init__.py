@@ -13,12 +13,10 @@ from pathlib import Path
 
 from xconvert.errors import UsageError, XconvertError
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[a-z]+)*://")
-
 
 def is_url(path: object) -> bool:
     """Whether ``path`` is a URL rather than the name of a file."""
-    return bool(_URL.match(str(path)))
+    return "://" in (text := str(path)) and bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+(::[a-z]+)*://", text))
 
 
 def split(url: str) -> tuple[str, str, str]:
