@@ -22,7 +22,7 @@ test: chromium $(VENV)/frameworks $(MS)/ready lint ## install the frameworks, ru
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-fast: $(VENV)/test ## the tests that need neither a framework nor a browser
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not framework and not browser and not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore=tests/frameworks -m "not framework and not browser and not slow"
 
 lint: $(VENV)/test ## ruff and mypy
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ def test_plain_lines_elsewhere() -> None:
     assert "\x1b" not in "".join(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour", [True, False])
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, colour: bool) -> None:
     if colour:

@@ -105,6 +105,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
     return int(ended.value.code or 0), out, err
 
 
+@pytest.mark.slow
 def test_the_command_line(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--backend", "numpy", "--batch", 2, "--size", 75, "--repeat", 2, "--threads", 1)
     code, out, err = run(capsys, "bench", source, *options)

@@ -14,6 +14,7 @@ WORK = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are measured as POSIX counts them")
 
 
+@pytest.mark.slow
 def test_children_count() -> None:
     """Their processor time is added, and the memory is that of the largest; a parent's is not taken for its child's."""
     hold = bytearray(200 << 20)

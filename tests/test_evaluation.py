@@ -97,6 +97,7 @@ def thousand(extra: int = 0) -> Model:
     return model._replace(weights=weights)
 
 
+@pytest.mark.slow
 def test_a_background_shifts_names_and_counts_as_no_class(folder: Path) -> None:
     image = photos.photograph(1, 90, 90)
     plain, shifted = (predict(model, image, settings=SMALL)[0].guesses for model in (thousand(), thousand(1)))
@@ -156,6 +157,7 @@ def test_grey_images_and_settings_of_text(tmp_path: Path) -> None:
 # What is counted
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_loop_over_images(folder: Path) -> None:
     model = narrow(1)
     found, table = small(folder, model, batch=7), server(model, settings=SMALL).preprocessing
@@ -172,6 +174,7 @@ def test_an_evaluation_is_a_loop_over_images(folder: Path) -> None:
     assert found == small(folder, model, batch=30)._replace(seconds=found.seconds)
 
 
+@pytest.mark.slow
 def test_two_networks_are_compared(folder: Path) -> None:
     model = narrow(1)
     same = small(folder, model, against=model)

@@ -35,6 +35,7 @@ def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_arrays, "_room", _arrays._Room())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little_room")
 @settings(max_examples=400, deadline=None)
 @given(laid_out())

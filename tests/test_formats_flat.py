@@ -43,6 +43,7 @@ checkpoints = st.dictionaries(names, arrays(), min_size=1, max_size=6)
 metadata = st.dictionaries(names, st.text(st.characters(exclude_categories=["Cs"])), max_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITTEN)
 @given(checkpoints, metadata)
 @settings(max_examples=60, deadline=None)

@@ -38,6 +38,7 @@ def numbers(content: bytes | bytearray) -> np.ndarray:
     return read(content).tensors["dense/0"].read()
 
 
+@pytest.mark.slow
 @given(
     st.data(),
     st.lists(st.integers(1, 9), min_size=1, max_size=3),

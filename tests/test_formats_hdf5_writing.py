@@ -80,6 +80,7 @@ CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 TEXTS = st.dictionaries(st.text("abcäß漢_ ", min_size=1, max_size=9), st.text(CHARACTERS))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(TEXTS, st.lists(st.text("abc/é", min_size=1), max_size=30))
 def test_texts_and_names_come_back(tmp_path_factory: pytest.TempPathFactory, texts: dict[str, str], names: list[str]) -> None:
@@ -101,6 +102,7 @@ def test_texts_and_names_come_back(tmp_path_factory: pytest.TempPathFactory, tex
             assert (again.strings(again.root, "the names") or []) == names
 
 
+@pytest.mark.slow
 def test_a_text_may_be_long_and_said_often(tmp_path: Path) -> None:
     long = "é" * 1_000_000
     with create_hdf5(tmp_path / "x.h5") as file:

@@ -212,6 +212,7 @@ def test_numbers_too_large_for_their_dtype_are_refused_when_read(tmp_path: Path)
         tensor.read()
 
 
+@pytest.mark.slow
 @given(at=st.integers(0), bits=st.integers(1, 255), cut=st.booleans())
 def test_no_damage_crashes(tmp_path_factory: pytest.TempPathFactory, at: int, bits: int, cut: bool) -> None:
     folder = tmp_path_factory.mktemp("x")
@@ -256,6 +257,7 @@ def mapped(path: Path) -> Any:
 SHAPES = st.tuples(st.integers(1, 3), st.integers(0, 3), st.integers(1, 3)).map(lambda s: (*s, s[-1]))
 
 
+@pytest.mark.slow
 @given(array=hnp.arrays(np.float32, SHAPES, elements=st.floats(width=32)))
 def test_any_float_keeps_its_bits(tmp_path_factory: pytest.TempPathFactory, array: Array) -> None:
     parts = [*(number(1, size) for size in array.shape), number(2, 1), block(9, array.tobytes())]

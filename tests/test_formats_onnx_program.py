@@ -275,6 +275,7 @@ SMALL = content("xception.headless", np.float16)
 NODES_END = SMALL.index(b"xconvert", 20) - 2  # before the tag and the length of the graph's name
 
 
+@pytest.mark.slow
 @given(at=st.integers(0, NODES_END - 1), bits=st.integers(1, 255))
 def test_no_damaged_node_passes_for_the_network(tmp_path_factory: pytest.TempPathFactory, at: int, bits: int) -> None:
     """Every byte of a node means something: changed, it is refused or it is another program."""

@@ -352,6 +352,7 @@ def test_a_changed_byte_raises_nothing_unforeseen(at: int, byte: int) -> None:
 LETTERS = st.characters(exclude_categories=("C", "Z"))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     given_=st.dictionaries(

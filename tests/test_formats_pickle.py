@@ -49,6 +49,7 @@ def keyed(tree: Any) -> Any:
     return tree
 
 
+@pytest.mark.slow
 @given(trees, st.integers(0, 5))
 def test_builds_what_pickle_writes(tree: Any, protocol: int) -> None:
     assert pickled(pickle.dumps(tree, protocol)) == keyed(tree)
@@ -182,6 +183,7 @@ def test_deep_nesting_neither_crashes_nor_recurses() -> None:
     assert len(checkpoint(archive({"x": Raw(deep), "state_dict": many()})).tensors) == 4
 
 
+@pytest.mark.slow
 def test_work_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = opcodes(call("_codecs.encode", Raw(b"h\x00"), "latin1"))
     with pytest.raises(UnreadableError, match=r"copies the same data over and over"):

@@ -69,6 +69,7 @@ def refused(path: Path) -> str:
 # --- what is written -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.dictionaries(names, arrays().filter(lambda a: a.dtype.name in DTYPES.values()), min_size=1, max_size=6), metadata)
 @settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read(tensors: dict[str, Array], notes: dict[str, str]) -> None:
@@ -352,6 +353,7 @@ def test_reading_is_lazy_and_copies_nothing(tmp_path: Path) -> None:
         found.tensors["a.b/gamma"].read()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(0, 7))
 @settings(max_examples=150, deadline=None)
 def test_a_flipped_bit_is_always_seen(at: int, bit: int) -> None:
@@ -374,6 +376,7 @@ def test_a_flipped_bit_is_always_seen(at: int, bit: int) -> None:
         assert found.metadata == sample().metadata
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["v2", "objects", "v1"]),
     st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=3)), min_size=1, max_size=4),
@@ -497,6 +500,7 @@ def test_hostile_graphs(tmp_path: Path, text: bytes, message: str) -> None:
     assert refused(objects(tmp_path, text, "k")) == f"`/m.index` is damaged: {message}"
 
 
+@pytest.mark.slow
 def test_a_tangled_graph_ends(tmp_path: Path) -> None:
     """A thousand objects that all reach two thousand nodes."""
     chain = [children(next=i + 3) for i in range(2000)]

@@ -140,6 +140,7 @@ def test_a_card_tells_folds_and_what_was_accepted(tmp_path: Path) -> None:
     assert "both with the target's `pool_padding`." in card
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     for layout in KINDS:
         folder, network = published(tmp_path, layout, verify=False)

@@ -143,6 +143,7 @@ def test_sizes_as_people_write_them() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolate", [False, True], ids=["here", "apart"])
 def test_max_memory_is_what_the_user_says(isolate: bool, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
@@ -214,6 +215,7 @@ def test_a_checkpoint_is_the_same_read_apart(tmp_path: Path) -> None:
             assert np.array_equal(found.read(), apart.tensors[key].read())
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_apart_is_one_message(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     path.write_bytes(archive({"a": call("posix.system", "touch xconvert-was-here")}))
@@ -290,6 +292,7 @@ def test_an_answer_of_the_wrong_kind(name: str, value: str, tmp_path: Path, monk
         load(path, isolate=True)
 
 
+@pytest.mark.slow
 def test_what_a_process_prints_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There would be no end to it."""
     monkeypatch.setattr(isolation, "COMMAND", [sys.executable, "-c", "print('x' * 100_000_000)"])

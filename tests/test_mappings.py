@@ -454,6 +454,7 @@ def places(table: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(table[key], (*way, key))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_whatever_a_mapping_file_says_it_loads_or_is_told(data: st.DataObject) -> None:

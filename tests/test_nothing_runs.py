@@ -91,6 +91,7 @@ def test_reading_a_file_runs_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("control", "event"),
     [

@@ -166,7 +166,7 @@ ENDS = {"SIGINT": (130, "error: interrupted"), "SIGTERM": (143, "error: terminat
 
 
 @pytest.mark.parametrize("name", ENDS)
-@pytest.mark.parametrize("everyone", [True, False], ids=["terminal", "parent"])
+@pytest.mark.parametrize("everyone", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["terminal", "parent"])
 def test_a_signal_ends_it_and_leaves_nothing(
     two: tuple[Path, Path], slow: Path, tmp_path: Path, name: str, everyone: bool
 ) -> None:

@@ -31,6 +31,7 @@ def as_dtype(model: Model, dtype: np.typing.DTypeLike) -> Model:
         return model._replace(weights={n: Tensor.of(t.read().astype(dtype)) for n, t in model.weights.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("turned", [False, True], ids=["from full", "to full"])
 def test_a_half_precision_copy_is_equal_and_its_cost_is_told(dtype: np.typing.DTypeLike, turned: bool) -> None:
@@ -165,6 +166,7 @@ def test_the_acceptance_table_has_every_seed_and_batch_and_rejects() -> None:
     assert not any(trial.ok for trial in acceptance(model, numpy_run(wrong), calibrated=True, size=75))
 
 
+@pytest.mark.slow
 def test_trials_decide_the_verdict_too() -> None:
     model = narrow()
     report = verify(model, model, sizes=SIZES)

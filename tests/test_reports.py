@@ -162,6 +162,7 @@ def properties(schema: Any, told: Any, path: str = "") -> Iterator[tuple[str, bo
             yield from properties(schema["items"], value, f"{path}[]")
 
 
+@pytest.mark.slow
 def test_the_schema_describes_every_field_and_has_none_that_no_report_has(tmp_path: Path) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA_TOLD)
     assert SCHEMA_TOLD["$id"] == f"urn:xconvert:report:{SCHEMA}"

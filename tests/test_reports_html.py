@@ -62,6 +62,7 @@ class Page(HTMLParser):
             self.inside[self.open[-1]] = self.inside.get(self.open[-1], "") + data
 
 
+@pytest.mark.slow
 @ALL
 def test_the_page_is_whole_and_asks_for_nothing(kind: str, tmp_path: Path) -> None:
     text = written(SAMPLES[kind](), tmp_path, ".html")

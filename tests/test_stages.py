@@ -210,6 +210,7 @@ def test_no_array_of_others_is_written_over(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(np.array_equal(weights[name], tensor.read()) for name, tensor in model.weights.items())
 
 
+@pytest.mark.slow
 def test_memory_is_kept_for_the_next_pass_and_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_pass, "SMALL", 0)
     monkeypatch.setattr(_pass, "_idle", [])

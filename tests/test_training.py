@@ -121,6 +121,7 @@ def test_cross_entropy_is_the_mean_of_what_the_labels_are_worth() -> None:
     assert cross_entropy(logits, np.array([1, 1]))[0] == pytest.approx(-(np.log(0.25) + np.log(0.8)) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_network_changes_as_its_gradients_say(name: str) -> None:
     """Along the gradient itself: a mistake in any part of it would show in the length."""
@@ -253,6 +254,7 @@ def test_one_weight_that_differs_is_seen() -> None:
     assert not compare_step(model, changed(model, block7__sepconv2__bn__gamma=gamma), batch=2).ok
 
 
+@pytest.mark.slow
 def test_a_beta_that_gets_no_gradient_raises_no_alarm() -> None:
     """The next batch norm takes out what it adds, so what it gets is rounding: compared with itself it would part."""
     model = narrow(1, "xception_aligned")

@@ -57,6 +57,7 @@ def test_networks_of_another_shape_are_different_before_any_number() -> None:
     assert not verify(narrow(), narrow(head=False), sizes=SIZES).equal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "moved"), [("float16", 2e-2), ("bfloat16", 0.2)])
 def test_a_copy_in_half_precision_is_equal_at_its_own_tolerance(dtype: str, moved: float) -> None:
     """The weights are proven to be the same, rounded; what the rounding does to the answer is told, and judged by itself."""

@@ -184,6 +184,7 @@ FLOATS = arrays.arrays(
 )
 
 
+@pytest.mark.slow
 @given(FLOATS, FLOATS)
 def test_same_bits_are_the_same_bytes(a: np.ndarray, b: np.ndarray) -> None:
     def bytes_of(x: np.ndarray) -> tuple[Any, ...]:
