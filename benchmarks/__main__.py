@@ -14,7 +14,7 @@ from benchmarks import figures, machine
 from benchmarks.figures import Figure
 from benchmarks.session import Session
 
-GROUPS = ("start", "convert", "forward", "scale")
+GROUPS = ("start", "convert", "steps", "forward", "scale")
 SCHEMA = 1
 
 

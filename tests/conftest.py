@@ -8,6 +8,7 @@ of 8 without them).
 
 import os
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # which few users have, and which hides that something was left to print
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

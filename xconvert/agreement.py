@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.attributes import parse as parse_attribute
 from xconvert.errors import NetworkError, UsageError
 from xconvert.matching import Match
 from xconvert.model import Checkpoint, Layer
+from xconvert.tuples import NamedTuple
 
 Options = Mapping[str, Any]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.errors import UsageError
+from xconvert.tuples import NamedTuple
 
 
 class Definition(NamedTuple):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert import render
 from xconvert.errors import UsageError
+from xconvert.tuples import NamedTuple
 
 FILE = Path(__file__).with_name("catalog.toml")
 

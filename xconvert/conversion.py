@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from xconvert import formats, provenance
 from xconvert.backends import find
@@ -24,6 +24,7 @@ from xconvert.reconcile import CLASSES, FOLDS, NEVER, Change, classes, reconcile
 from xconvert.remote import name_of
 from xconvert.remote.outputs import delivering
 from xconvert.report import Check, Diagnosis, Report
+from xconvert.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from xconvert.parity import Parity

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from xconvert.backends.numpy import output_size
 from xconvert.model import Layer
 from xconvert.probe import NATIVE
+from xconvert.tuples import NamedTuple
 
 
 class Size(NamedTuple):

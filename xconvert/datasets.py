@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.images import SUFFIXES
 from xconvert.labels import Label, numbers
+from xconvert.tuples import NamedTuple
 
 LIST = "val_list.txt"
 PARTS = ("train", "val")

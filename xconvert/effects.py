@@ -5,7 +5,6 @@ be seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from xconvert.implementation import Implementation
 from xconvert.model import Layer, Model
 from xconvert.probe import NATIVE, SIZES, images
 from xconvert.reconcile import Change, reconcile
+from xconvert.tuples import NamedTuple
 
 
 class Effect(NamedTuple):

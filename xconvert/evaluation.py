@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from xconvert.model import Array, Model
 from xconvert.outcomes import Outcome, State, key_of
 from xconvert.preprocessing import PREPROCESSING
 from xconvert.serving import Answer, Server, answering, server, without_background
+from xconvert.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from xconvert.batch.execution import Pool

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from xconvert.errors import UsageError
 from xconvert.model import Array, Model, Tensor
 from xconvert.reconcile import Change, classes, with_background, without_background
+from xconvert.tuples import NamedTuple
 
 MOST = 1_000_000  # classes of a new head: 8 GB for 2048 features
 WEIGHT, BIAS = "predictions.weight", "predictions.bias"

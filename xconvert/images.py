@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from xconvert.formats.npz import read_bytes
 from xconvert.model import Array
 from xconvert.preprocessing import DEFAULTS
 from xconvert.resampling import Manner, Span, resize
+from xconvert.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.errors import UsageError
 from xconvert.model import Depth, Family, Layer
+from xconvert.tuples import NamedTuple
 
 
 class Dialect(NamedTuple):

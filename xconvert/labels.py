@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from xconvert.errors import UnreadableError, UsageError
+from xconvert.tuples import NamedTuple
 
 # ILSVRC-2012's classes in the order in which every zoo has them, that of their WordNet ids: a line each, id and name. The ids are
 # those in timm's `imagenet_synsets.txt`; the names, the first by which WordNet 3.0 or ILSVRC knows them, those in torchvision's

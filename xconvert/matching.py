@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert import axes
 from xconvert.errors import AmbiguousError
 from xconvert.implementation import Dialect, Implementation, Library, positions
 from xconvert.model import PARAMETERS, Checkpoint, Depth, Layer, Tensor
+from xconvert.tuples import NamedTuple
 
 
 class Match(NamedTuple):

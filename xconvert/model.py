@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xconvert.attributes import answering
+from xconvert.tuples import NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from xconvert.errors import UsageError
 from xconvert.formats._arrays import contents
 from xconvert.formats._protobuf import block, fixed32, head, number
 from xconvert.model import Layer, Tensor
+from xconvert.tuples import NamedTuple
 
 IR_VERSION, OPSET = 8, 17  # of onnx 1.12 (2022): what every runtime since then knows
 LIMIT = 2**31 - 1  # bytes; no reader of protocol buffers takes more

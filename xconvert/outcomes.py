@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from xconvert.model import Array
 from xconvert.outputs import replaced
 from xconvert.sealing import content
 from xconvert.serving import Server
+from xconvert.tuples import NamedTuple
 
 _LARGEST = 1 << 29  # bytes of a state; that of ImageNet's 50,000 images has 6 MB
 _SCHEMA = 1

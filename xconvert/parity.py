@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from xconvert.model import Array, Model
 from xconvert.probe import NATIVE, images
 from xconvert.progress import tell
 from xconvert.report import Activations, Agreement, LayerError, Trial
+from xconvert.tuples import NamedTuple
 
 SEEDS, BATCHES = 5, (1, 2)  # of the acceptance table, as PaddleClas asks for it: five seeds, two sizes of batch
 

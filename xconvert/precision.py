@@ -10,7 +10,7 @@ half precision has no digits for it, is found where it matters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +22,7 @@ from xconvert.parity import probe
 from xconvert.probe import SIZES
 from xconvert.reconcile import folds_between
 from xconvert.report import Check, Diagnosis
+from xconvert.tuples import NamedTuple
 from xconvert.weights import Difference, folded
 
 SINGLE = 24  # significant bits of float32; what has as many is no half precision

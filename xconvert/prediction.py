@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
@@ -15,6 +15,7 @@ from xconvert.images import prepare
 from xconvert.labels import Label
 from xconvert.model import Array, Model
 from xconvert.serving import Server, answering, probabilities, server
+from xconvert.tuples import NamedTuple
 
 Image = str | Path | Array
 BATCH = 8  # images that are computed at a time

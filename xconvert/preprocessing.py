@@ -21,10 +21,11 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.attributes import shown
 from xconvert.errors import UsageError
+from xconvert.tuples import NamedTuple
 
 
 class Kind(NamedTuple):

@@ -27,9 +27,8 @@ def main() -> NoReturn:
             cli.fail(problem, arguments)
         cli.main(arguments)
     except SystemExit as done:
-        with contextlib.suppress(OSError):  # a full disk, of which the interpreter tells
-            for stream in filter(None, (sys.stdout, sys.stderr)):
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with contextlib.suppress(OSError):  # a full disk: whoever printed was told, and what could not be printed stays there
                 stream.flush()
-            if isinstance(done.code, int):
-                os._exit(done.code)  # to take apart all that was imported takes the interpreter 30 ms, and helps nobody
-        raise
+        # To take apart all that was imported takes the interpreter 30 ms, and it would try to print what is left once more.
+        os._exit(done.code if isinstance(done.code, int) else 0)

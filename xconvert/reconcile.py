@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from xconvert.attributes import in_training
 from xconvert.errors import UsageError, XconvertError
 from xconvert.model import Array, Attribute, Model, Tensor
+from xconvert.tuples import NamedTuple
 
 
 class Change(NamedTuple):

@@ -7,9 +7,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.model import Array
+from xconvert.tuples import NamedTuple
 
 SCHEMA = 1  # of the JSON; raised when a field changes its meaning
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from xconvert.model import Array
+from xconvert.tuples import NamedTuple
 
 _BLOCK = 64  # lines that are filtered at a time
 _BITS = 22  # after the point, in Pillow's weights: 32 less 8 for the pixel and 2 for sums that overshoot

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from xconvert.model import Array, Model, Tensor
 from xconvert.parity import channels
 from xconvert.preprocessing import PREPROCESSING, parse_setting, preprocessing_problems
 from xconvert.reconcile import classes
+from xconvert.tuples import NamedTuple
 from xconvert.verification import given_to, known_as
 
 Answer = Callable[[Array], Array]

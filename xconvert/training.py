@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from xconvert.errors import VerificationError
 from xconvert.model import Array, Layer, Model
 from xconvert.probe import images as probe
 from xconvert.report import LayerError, Step
+from xconvert.tuples import NamedTuple
 
 SIZE = 96  # the last map of every Xception has 3 by 3 pixels then, and pools see uneven edges
 BATCH = 4

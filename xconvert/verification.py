@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from xconvert import formats, provenance, supervision
 from xconvert.backends import find
@@ -23,6 +23,7 @@ from xconvert.probe import NATIVE, SIZES
 from xconvert.reconcile import Change, classes, reconcile, without_background
 from xconvert.report import Check, Diagnosis, Report
 from xconvert.training import compare_step, compare_step_backend
+from xconvert.tuples import NamedTuple
 from xconvert.weights import differences, sharing, summary
 
 Path_ = str | Path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from xconvert.architectures._norms import Norms
 from xconvert.model import Depth, Layer
+from xconvert.tuples import NamedTuple
 
 XCEPTION_41, XCEPTION_65, XCEPTION_71 = Depth(3, 8), Depth(3, 16), Depth(5, 16)
 MIDDLE = 728  # channels of the middle flow

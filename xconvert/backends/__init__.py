@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from xconvert import supervision
 from xconvert.errors import UsageError
 from xconvert.model import Array, Layer, Model
 from xconvert.plugins import discover
+from xconvert.tuples import NamedTuple
 
 
 class Job(NamedTuple):

@@ -8,13 +8,13 @@ inputs, and those of the parameters by name. They are held to central finite dif
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from xconvert.backends import Job
 from xconvert.backends.numpy import OPERATIONS, pads, window
 from xconvert.model import Array, Layer
+from xconvert.tuples import NamedTuple
 
 Back = tuple[tuple[Array, ...], dict[str, Array]]
 DECIDE = ("relu", "max_pool")  # which gradient passes depends on the input

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from xconvert.backends._stages import ALONE, EVERYTHING, MIXING, NEIGHBOURS, Blo
 from xconvert.backends._threads import Task, Workers
 from xconvert.backends.numpy import OPERATIONS, Read, border, padded, pads, window
 from xconvert.model import Array, Layer
+from xconvert.tuples import NamedTuple
 
 ANYWHERE = (*ALONE, "max_pool")  # operations that write as well where rows do not follow each other
 SMALL = 2**16  # bytes of an array that need not be used again

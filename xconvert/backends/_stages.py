@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from xconvert.backends.numpy import output_size
 from xconvert.model import Layer
+from xconvert.tuples import NamedTuple
 
 ALONE = ("batch_norm", "relu", "add")  # they look at one number of each input
 NEIGHBOURS = ("conv", "depthwise", "max_pool")  # they look at a window

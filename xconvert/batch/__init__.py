@@ -8,7 +8,9 @@ Dask cluster; ``worker`` is the process of one conversion; ``state`` remembers w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from xconvert.tuples import NamedTuple
 
 
 class Entry(NamedTuple):

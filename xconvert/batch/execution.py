@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from xconvert.errors import UsageError
+from xconvert.tuples import NamedTuple
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.batch import Entry, Job
 from xconvert.conversion import stem
@@ -16,6 +16,7 @@ from xconvert.errors import UsageError, XconvertError
 from xconvert.mappings import library
 from xconvert.provenance import files_of
 from xconvert.remote import is_url, name_of, split
+from xconvert.tuples import NamedTuple
 
 _SHARD = re.compile(r"\.data-\d{5}-of-\d{5}$|(^|/)\.xconvert-")
 

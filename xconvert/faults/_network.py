@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xconvert.backends.numpy import OPERATIONS, output_size, pads
 from xconvert.model import PARAMETERS, Array, Layer
+from xconvert.tuples import NamedTuple
 
 
 class Fault(NamedTuple):

@@ -10,13 +10,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats._limits import USUAL, Limits, check_count
 from xconvert.formats._maps import let_go, mapped
 from xconvert.model import Checkpoint
 from xconvert.plugins import discover
+from xconvert.tuples import NamedTuple
 
 
 class Choice(NamedTuple):

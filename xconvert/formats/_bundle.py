@@ -10,7 +10,6 @@ import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from xconvert.formats._protobuf import Field, block, encoded, fixed32, message, 
 from xconvert.formats._slices import Extents, extents, key, size_of, whole_tensor, within
 from xconvert.formats._sstable import GRAPH, entries, kind, parsing, table
 from xconvert.model import Array, Tensor
+from xconvert.tuples import NamedTuple
 
 MAX_SHARDS = 1000  # that are looked for; DeepLab's checkpoints have one
 

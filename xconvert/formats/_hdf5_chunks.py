@@ -11,12 +11,13 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xconvert.formats._hdf5_objects import UNDEFINED
 from xconvert.model import Array
+from xconvert.tuples import NamedTuple
 
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
 FILTERS = {DEFLATE, SHUFFLE, FLETCHER32, LZF}  # those that h5py always has, and that load no plugin

@@ -10,12 +10,13 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import gt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from xconvert.formats._arrays import elements
 from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, UNDEFINED, Text, Unfamiliar
+from xconvert.tuples import NamedTuple
 
 BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
 FIXED, FLOAT, STRING, OPAQUE, ENUM, VARIABLE = 0, 1, 3, 5, 8, 9  # classes of datatypes

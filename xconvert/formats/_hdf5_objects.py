@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from xconvert.formats._limits import Budget
+from xconvert.tuples import NamedTuple
 
 NONSENSE = (struct.error, LookupError, ValueError, OverflowError)  # what damage comes to
 UNDEFINED = 2**64 - 1  # the address of what is nowhere

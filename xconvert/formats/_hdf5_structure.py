@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from xconvert.formats import _hdf5_messages as said
 from xconvert.formats._arrays import elements
@@ -40,6 +39,7 @@ from xconvert.formats._hdf5_objects import (
 )
 from xconvert.formats._hdf5_signature import SIGNATURE
 from xconvert.formats._limits import Budget
+from xconvert.tuples import NamedTuple
 
 _CACHED_SOFT = 2  # an entry of a symbol table that is a soft link
 _DEEPEST = 256  # levels of a B-tree: its level is a byte

@@ -10,10 +10,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.formats._arrays import shown
 from xconvert.formats._keras_models import within
+from xconvert.tuples import NamedTuple
 
 _BATCH_NORMS = {"BatchNormalization", "BatchNormalizationV1", "BatchNormalizationV2", "SyncBatchNormalization"}
 _OURS = "xconvert>"  # the package under which xconvert registers its own layers with Keras

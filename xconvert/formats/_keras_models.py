@@ -6,11 +6,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats._arrays import shown
 from xconvert.model import Tensor
+from xconvert.tuples import NamedTuple
 
 _NUMBERED = re.compile(r"(.+)_([0-9]{1,9})")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.model import Tensor
+from xconvert.tuples import NamedTuple
 
 FREE = 256 << 20  # bytes that every file may ask for: a network of zeros packs into nearly nothing
 TIMES = 4  # and this many times its own size: pickled and JSON structures are larger in memory than in a file

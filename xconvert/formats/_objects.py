@@ -10,12 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats._arrays import checked_name, shown
 from xconvert.formats._protobuf import fields, message, parts, whole
 from xconvert.model import Tensor
+from xconvert.tuples import NamedTuple
 
 # What a training run or an exporter adds, by the path that is the key. Keras 3's optimizers list the network's own variables too,
 # under `_trainable_variables`, and that may be the shortest path to them.

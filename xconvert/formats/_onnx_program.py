@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import shown
 from xconvert.formats._protobuf import Field, block, fields, packed, signed
 from xconvert.model import PARAMETERS, Layer, Tensor
+from xconvert.tuples import NamedTuple
 
 HINTS = ["ONNX files that xconvert wrote are read; give the checkpoint that this one was exported from"]
 _CAST = "Cast"

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.errors import AmbiguousError, UnreadableError
 from xconvert.formats import Choice
@@ -15,6 +15,7 @@ from xconvert.formats._limits import Budget, check_count
 from xconvert.formats._pickle import Leaf, Opaque
 from xconvert.formats._torch import Storage, TorchTensor, Unsupported, tensor_of
 from xconvert.model import Checkpoint, Tensor
+from xconvert.tuples import NamedTuple
 
 # Entries of a training checkpoint that may hold tensors and are never the network.
 _TRAINING = re.compile(r"opt(im(izer)?s?)?(_|$)|(lr_)?sched|(grad_|loss_)?scaler|amp(_|$)", re.IGNORECASE)

@@ -12,12 +12,13 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from weakref import WeakKeyDictionary
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import damaged, pieces, shown, truncated
 from xconvert.formats._limits import MAX_TENSORS, USUAL, Budget, Limits, told
+from xconvert.tuples import NamedTuple
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CRC = 14  # where the checksum stands in a local header

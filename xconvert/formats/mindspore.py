@@ -14,7 +14,6 @@ import mmap
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from xconvert.errors import AmbiguousError, UnreadableError, UsageError
 from xconvert.formats import Choice, Format, no_choice
@@ -32,6 +31,7 @@ from xconvert.formats._arrays import (
 from xconvert.formats._limits import MAX_TENSORS
 from xconvert.formats._protobuf import block, fields, head, number, packed, signed, varint
 from xconvert.model import Array, Checkpoint, Tensor
+from xconvert.tuples import NamedTuple
 
 _NAMES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 _DTYPES = {name.title().replace("Ui", "UI"): name for name in _NAMES} | {"BFloat16": "bfloat16"}

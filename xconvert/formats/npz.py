@@ -13,7 +13,6 @@ import mmap
 import re
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from xconvert.formats._arrays import (
 )
 from xconvert.formats._zip import ZipIndex, ZipWriter, open_zip, sniff
 from xconvert.model import Array, Checkpoint, Tensor
+from xconvert.tuples import NamedTuple
 
 _MAX_HEADER = 1_000  # that of an array of numbers has 118, in 32 dimensions of 20 digits each 780
 # Expressions are compiled where one is needed: most files are none of this format.

@@ -8,10 +8,11 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.remote import split
+from xconvert.tuples import NamedTuple
 
 # What tells one content from another, by whichever name a store has it; a date alone would do for none of them.
 _IDENTITIES = ("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "blob_id", "generation", "mtime", "created")

@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 from html import escape
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 
 from xconvert.model import Array
 from xconvert.report import LayerError, Report, block
 from xconvert.reports import _text
+from xconvert.tuples import NamedTuple
 
 UNITS = 1000
 STYLES = 3  # ways to draw a line: solid, dashed, dotted

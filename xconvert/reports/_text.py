@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert.render import clean
 from xconvert.report import LayerError, Report, Trial
+from xconvert.tuples import NamedTuple
 
 visible = clean
 PERCENT = 0.001  # a share from here on reads better as per cent

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from xconvert import __version__
 from xconvert.errors import UsageError
 from xconvert.report import Report
 from xconvert.reports import _text
 from xconvert.reports.markdown import blocks, code, prose, table, text
+from xconvert.tuples import NamedTuple
 
 STATED = ("license", "base_model")  # what no checkpoint says of itself
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}")

@@ -5,11 +5,11 @@ asked for one for training and one for the acceptance table.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from xconvert.report import LayerError, Report, Step
 from xconvert.reports import _text
+from xconvert.tuples import NamedTuple
 
 
 class Case(NamedTuple):
