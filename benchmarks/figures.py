@@ -31,9 +31,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One row. ``measure``: of what (``cpu``, ``wall``, ``rss``); ``unit``: ``×`` or ``MiB``; ``low`` and ``high`` bound the
-    middle half of the rounds; ``others``: processors that worked for others meanwhile, on average. Where ``problem`` tells why it
-    could not be measured, there are no numbers.
+    """One row. ``measure``: of what (``cpu``, ``wall``, ``rss``); ``unit``: ``×``, ``MiB`` or ``ms``; ``low``, ``high``: the
+    bounds of the middle half of the rounds; ``others``: processors that worked for others meanwhile, on average. Where
+    ``problem`` tells why it could not be measured, there are no numbers.
     """
 
     group: str

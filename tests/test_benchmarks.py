@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.figures import Case, Target, summary
 from benchmarks.measure import FailedError, Rival, Sample, alternate, once, turns
 
+ROOT = Path(__file__).parents[1]
+SAMPLED = ROOT / "benchmarks" / "scripts" / "sampled.py"
 WORK = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are measured as POSIX counts them")
 
@@ -69,3 +75,27 @@ def test_the_clock_is_not_believed_on_a_busy_machine() -> None:
     busy = {"a": [Sample(2, 4, 1, others=1)], "b": [Sample(1, 1, 1)]}
     wall, cpu = Case("g", "c", busy, {}).times("a / b", "a", "b", Target(3))
     assert (wall.verdict, cpu.verdict) == ("–", "MISSED")
+
+
+def constant(name: str) -> Any:
+    """What ``sampled.py``, which runs a conversion when it is imported, calls ``name``."""
+    nodes = [node for node in ast.parse(SAMPLED.read_text()).body if isinstance(node, ast.Assign)]
+    return next(ast.literal_eval(node.value) for node in nodes if node.targets[0].id == name)  # type: ignore[attr-defined]
+
+
+def test_every_step_is_a_function_that_is_there() -> None:
+    for file, function in constant("STEPS"):
+        place = ROOT / "xconvert" / file.removeprefix("xconvert/")
+        assert function in {n.name for n in ast.walk(ast.parse(place.read_text())) if isinstance(n, ast.FunctionDef)}, file
+
+
+def test_the_time_of_a_conversion_goes_into_its_steps(tmp_path: Path) -> None:
+    command = [sys.executable, SAMPLED, tmp_path, ROOT / "fixtures" / "keras.h5", "--to", "torch", "-o", tmp_path / "x.pth"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "x.pth").is_file()
+    both = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert len(both) == 2  # the process that works, and the one that waits for it
+    known = {*constant("STEPS").values(), *constant("LIBRARIES").values(), constant("REST"), constant("IMPORTS")}
+    assert {name for told in both for name in told} <= known
+    assert {"import NumPy", "read the mapping files"} <= {name for told in both for name in told}
+    assert 0.05 < sum(sum(told.values()) for told in both) < 30
