@@ -17,7 +17,7 @@ MAX_LONG = 1_024
 MAX_MARKS = 1_000
 # Bytes of memory that an opcode may take (CPython 3.11, 64 bits): an object on the stack, an entry of the memo, a container.
 OBJECT, _ENTRY, _CONTAINER = 64, 128, 320
-_word = struct.Struct("<I").unpack_from  # raises `struct.error` where the data end before
+_half, _word = (struct.Struct(f"<{size}").unpack_from for size in "HI")  # raise `struct.error` where the data end before
 
 
 def _long(machine: Machine, size: int) -> None:
@@ -63,7 +63,7 @@ def _long_get(m: Machine) -> None:
 
 
 def _two_bytes(m: Machine) -> None:
-    m.stack.append(m.data[m.at] | m.data[m.at + 1] << 8)
+    m.stack.append(_half(m.data, m.at)[0])
     m.at += 2
 
 
