@@ -19,6 +19,7 @@ import builtins, codecs, json, os, socket, subprocess, sys
 from pathlib import Path
 
 import h5py, ml_dtypes, numpy
+import xconvert.formats._bundle, xconvert.formats._objects  # which the good files here do not need
 from xconvert import formats, load
 from xconvert.errors import XconvertError
 

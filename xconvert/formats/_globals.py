@@ -35,8 +35,9 @@ class Global:
     __slots__ = ("modern", "name")
 
     def __init__(self, name: str) -> None:
-        module, dot, rest = name.partition(".")
-        self.name, self.modern = name, _RENAMED.get(module, module) + dot + rest
+        module, _, rest = name.partition(".")
+        self.name = name
+        self.modern = f"{_RENAMED[module]}.{rest}" if module in _RENAMED else name
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Global) and other.name == self.name

@@ -141,28 +141,32 @@ def unsnapped(data: memoryview) -> bytearray:
     size, at = varint(data, 0)
     if size > _EXPANSION * len(data):
         raise ValueError("a compressed block says that it is larger than it can be")
-    out = bytearray()
-    while at < len(data):
-        kind, length = data[at] & 3, data[at] >> 2
-        extra = max(length - 59, 0) if kind == 0 else (1, 2, 4)[kind - 1]
-        number = int.from_bytes(data[at + 1 : at + 1 + extra], "little")
-        if kind == 1:
-            number |= length >> 3 << 8
-            length = (length & 7) + 3
-        at += 1 + extra
-        if kind == 0:
-            length = (number if extra else length) + 1
-            piece, at = bytearray(data[at : at + length]), at + length
+    packed, end, out, have = bytes(data) + bytes(4), len(data), bytearray(), 0
+    while at < end:
+        tag = packed[at]
+        if tag & 3 == 0:
+            extra = max((tag >> 2) - 59, 0)
+            at += 1 + extra
+            length = (int.from_bytes(packed[at - extra : at], "little") if extra else tag >> 2) + 1
+            piece: bytes | bytearray = packed[at : min(at + length, end)]
+            at += length
         else:
-            length += 1
-            if not 0 < number <= len(out):
+            if tag & 3 == 2:
+                length, number, at = (tag >> 2) + 1, packed[at + 1] | packed[at + 2] << 8, at + 3
+            elif tag & 3 == 1:
+                length, number, at = (tag >> 2 & 7) + 4, packed[at + 1] | tag >> 5 << 8, at + 2
+            else:
+                length, number, at = (tag >> 2) + 1, int.from_bytes(packed[at + 1 : at + 5], "little"), at + 5
+            if not 0 < number <= have:
                 raise ValueError("a compressed block refers to what is not in it")
-            start = len(out) - number
-            piece = (out[start : start + length] * (length // number + 1))[:length]  # may repeat what it makes
-        if len(piece) != length or len(out) + length > size:
+            start = have - number
+            # a copy may repeat what it makes
+            piece = out[start : start + length] if number >= length else (out[start:] * (length // number + 1))[:length]
+        have += length
+        if len(piece) != length or have > size:
             raise ValueError("a compressed block does not have the size that it says")
         out += piece
-    if len(out) != size:
+    if have != size or at != end:
         raise ValueError("a compressed block does not have the size that it says")
     return out
 
