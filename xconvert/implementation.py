@@ -182,7 +182,7 @@ def _numbers(name: str) -> tuple[str, tuple[str, ...]]:
 _Line = tuple[dict[int, str], dict[str, int], Rule]
 
 
-@lru_cache(100)  # a mapping is expanded for every attempt at a file
+@lru_cache(100)
 def _by_shape(rules: tuple[Rule, ...], stated: tuple[tuple[str, int], ...]) -> dict[str, list[_Line]]:
     """The rules by their left sides without numbers; each with the numbers that it states, by place, and the places of its
     placeholders, such as ``{i}``.
@@ -209,8 +209,14 @@ def expand(implementation: Implementation, depth: Depth, layers: Iterable[Layer]
     """
     if implementation.own:
         return {layer.name: (layer.name,) for layer in layers if layer.parameters}, set()
-    constants = implementation.family.constants(depth)
-    rules = _by_shape(implementation.rules, tuple(constants.items()))
+    return _expanded(implementation.rules, tuple(implementation.family.constants(depth).items()), tuple(layers))
+
+
+@lru_cache(100)  # the zoos of a framework share names, and every attempt at a file asks for them
+def _expanded(
+    lines: tuple[Rule, ...], stated: tuple[tuple[str, int], ...], layers: tuple[Layer, ...]
+) -> tuple[dict[str, tuple[str, ...]], set[Rule]]:
+    constants, rules = dict(stated), _by_shape(lines, stated)
     table: dict[str, tuple[str, ...]] = {}
     used: set[Rule] = set()
     for layer in layers:

@@ -129,11 +129,17 @@ def _search(
 ) -> tuple[list[Match], list[Match]]:
     """Exact matches, and all that were tried: the published depths, and where none of them fits, others that may."""
     seen: dict[str, Seen] = {}  # by dialect, of which there are fewer than networks
+    known: dict[Any, Match] = {}  # several zoos have the same names for the same layers
 
     def tried(implementation: Implementation, dialect: Dialect, depth: Depth, head: bool) -> Match:
         if dialect.name not in seen:
             seen[dialect.name] = see(checkpoint, dialect, ignore)
-        return attempt(seen[dialect.name], implementation.at(depth), dialect, depth, head)
+        implementation = implementation.at(depth)
+        layers = implementation.family.build(depth, head, implementation.attributes)
+        case = (dialect.name, depth, head, layers, tuple(positions(implementation, dialect, depth, layers).items()))
+        if case not in known:
+            known[case] = attempt(seen[dialect.name], implementation, dialect, depth, head)
+        return known[case]._replace(implementation=implementation)
 
     found = []
     for i, d in pairs:
