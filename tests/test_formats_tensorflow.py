@@ -249,6 +249,15 @@ def test_unsnapping_anything_ends(data: bytes) -> None:
         assert len(unsnapped(memoryview(data))) <= 22 * len(data)
 
 
+def test_a_copy_that_is_cut_short_is_none() -> None:
+    """Its last byte would be a zero, which what is not there must not be taken for."""
+    whole = b"\x05\x00a" + b"\x0e\x01\0"
+    assert unsnapped(memoryview(whole)) == b"aaaaa"
+    for size in range(2, len(whole)):
+        with pytest.raises(ValueError, match=r"does not have the size|refers to what is not"):
+            unsnapped(memoryview(whole[:size]))
+
+
 def test_snappy(tmp_path: Path) -> None:
     """A literal, a long literal, and copies of each kind, one of which repeats what it makes."""
     long = bytes(range(200))
