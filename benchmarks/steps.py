@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -29,9 +28,8 @@ def run(session: Session) -> Iterator[Figure]:
                 yield Figure("steps", case, "conversion", "wall", "ms", problem=str(problem))
                 continue
             steps = dict.fromkeys(name for taken in runs for name in taken)
-            values = {name: [taken.get(name, 0.0) * 1000 for taken in runs] for name in steps}
-            for name in sorted(steps, key=lambda name: -statistics.median(values[name])):
-                low, middle, high = quartiles(values[name])
+            spread = {name: quartiles([taken.get(name, 0.0) * 1000 for taken in runs]) for name in steps}
+            for name, (low, middle, high) in sorted(spread.items(), key=lambda step: -step[1][1]):
                 yield Figure("steps", case, name, "wall", "ms", middle, low, high, len(runs))
 
 

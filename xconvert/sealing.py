@@ -81,12 +81,8 @@ class Digest:
         import hashlib
 
         named = ((name, self._tensors[name]) for name in sorted(self._sums))
-        lines = (
-            # as JSON has it: only a name may need more than Python's own way of writing
-            f'[{json.dumps(name)}, "{tensor.dtype.name}", {[*tensor.shape]}, {masked(self._sums[name])}]\n'
-            for name, tensor in named
-        )
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        lines = (json.dumps([name, tensor.dtype.name, tensor.shape, masked(self._sums[name])]) for name, tensor in named)
+        return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def content(tensors: Mapping[str, Tensor]) -> str:

@@ -28,11 +28,10 @@ else:
         def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:
             fields = tuple(namespace.get("__annotations__", ()))
             if fields:
-                defaults = {field: namespace[field] for field in fields if field in namespace}
+                namespace["_blank"] = [namespace.get(field, _NOTHING) for field in fields]
                 namespace |= {field: _getter(place, "") for place, field in enumerate(fields)}
-                namespace |= {"_fields": fields, "_field_defaults": defaults, "__match_args__": fields}
+                namespace |= {"_fields": fields, "__match_args__": fields}
                 namespace["_places"] = {field: place for place, field in enumerate(fields)}
-                namespace["_blank"] = [defaults.get(field, _NOTHING) for field in fields]
             return super().__new__(cls, name, bases, {**namespace, "__slots__": ()})
 
     class NamedTuple(tuple, metaclass=_Type):
@@ -47,7 +46,7 @@ else:
                     if cls._places.get(name, -1) < count:
                         raise _unfit(cls, values, named)
                     whole[cls._places[name]] = value
-                if len(whole) != len(blank) or (count < len(blank) and blank[count] is _NOTHING and _lacks(whole)):
+                if len(whole) != len(blank) or any(value is _NOTHING for value in whole):
                     raise _unfit(cls, values, named)
                 values = whole
             return tuple.__new__(cls, values)
@@ -68,9 +67,6 @@ else:
 
         def __repr__(self) -> str:
             return f"{type(self).__name__}({', '.join(f'{field}={value!r}' for field, value in self._asdict().items())})"
-
-    def _lacks(values: list[Any]) -> bool:
-        return any(value is _NOTHING for value in values)
 
     def _unfit(cls: type[NamedTuple], values: tuple[Any, ...], named: dict[str, Any]) -> TypeError:
         told = f"{len(values)} values, and {', '.join(named) or 'none'} by name"

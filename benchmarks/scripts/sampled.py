@@ -42,7 +42,7 @@ def step(frame: FrameType | None) -> str:
             return library
         importing = importing or "importlib" in name
         for (file, called), told in STEPS.items():
-            if called == function and name.endswith(file) and not (importing and "discover" not in called):
+            if called == function and name.endswith(file) and (function == "discover" or not importing):
                 return told
         frame = frame.f_back
     return IMPORTS if importing else REST

@@ -82,15 +82,10 @@ def elements(shape: Sequence[int]) -> int:
 
 def checked_shape(path: Path, name: str, shape: Any) -> tuple[int, ...]:
     """``shape`` as a tuple; raises ``UnreadableError`` unless it is a short sequence of whole numbers that NumPy can hold."""
-    if isinstance(shape, (tuple, list)) and len(shape) <= MAX_DIMENSIONS:
-        size = 1
-        for dimension in shape:
-            if type(dimension) is not int or dimension < 0:
-                break
-            size *= dimension or 1  # NumPy multiplies the other dimensions of an empty array too, and must not overflow
-        else:
-            if size < 2**56:
-                return tuple(shape)
+    whole = isinstance(shape, (tuple, list)) and len(shape) <= MAX_DIMENSIONS and all(type(d) is int and d >= 0 for d in shape)
+    # NumPy multiplies the other dimensions of an empty array too, and must not overflow.
+    if whole and math.prod(d for d in shape if d) < 2**56:
+        return tuple(shape)
     raise damaged(path, f"the shape of `{shown(name)}` is impossible")
 
 

@@ -99,10 +99,7 @@ class Structure:
 
     def link(self, node: Node, name: bytes) -> tuple[int, int] | None:
         """Kind and address of the link ``name`` in a group; None where there is none, or no group."""
-        known = self._links.get(node.address)
-        if known is None:
-            known = self._members(node) if self.is_group(node) else {}
-        return known.get(name)
+        return self._members(node).get(name) if self.is_group(node) else None
 
     def attributes(self, node: Node) -> list[bytes]:
         """The names of the attributes of an object."""

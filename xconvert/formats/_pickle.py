@@ -134,10 +134,9 @@ class _Machine:
         size = len(module) + len(name)
         if size > MAX_NAME:
             raise UnreadableError(f"`{self.path}` is no checkpoint: its pickle names something in {size} characters")
-        self.budget.take(size, "its pickle names endlessly many things")
         found = Global(f"{module}.{name}")
-        if found.modern is not found.name:
-            self.budget.take(OBJECT + size, "its pickle names endlessly many things")
+        second = 0 if found.modern is found.name else OBJECT + size
+        self.budget.take(size + second, "its pickle names endlessly many things")
         if found.modern not in self.handlers and is_hostile(found.modern):
             raise asks_to_run(self.path, found.name)
         self.push(found)

@@ -119,8 +119,8 @@ def _header(head: bytes) -> _Header:
         raise ValueError("no header")
     start, found = prefix.end() + size, dict[str, str]()
     text = head[prefix.end() : start].decode("latin-1").strip()
-    at, end = 1, len(text) - 1
-    while at < end and (entry := re.compile(_ENTRY).match(text, at, end)):
+    at, end, entries = 1, len(text) - 1, re.compile(_ENTRY)
+    while at < end and (entry := entries.match(text, at, end)):
         if entry[2] in found:
             raise ValueError("an entry is there twice")
         found[entry[2]], at = entry[3], entry.end()
