@@ -262,6 +262,15 @@ def test_help_needs_not_even_numpy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["keras.h5", "keras.weights.h5", "keras.pth", "timm.pth", "deeplab.ckpt", "deeplab.pdparams"])
+def test_a_file_is_inspected_without_numpy(name: str) -> None:
+    code = f"from xconvert.cli import main\ntry: main(['inspect', {str(FIXTURES / name)!r}])\n"
+    code += "except SystemExit as ended: assert not ended.code\nimport sys; assert 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  architecture " in done.stdout
+
+
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys)
     assert (code, out) == (2, "")

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from xconvert.formats import _arrays, _maps
 from xconvert.formats._arrays import contents, pieces
-from xconvert.model import Array, Tensor
+from xconvert.model import Array, DType, Tensor
 
 ROOM = 48  # bytes of a piece, here: a few rows of what is drawn
 
@@ -64,7 +64,7 @@ def test_large_matrices_are_copied_piece_by_piece() -> None:
 
 def test_a_tensor_that_is_not_what_it_announced_is_not_written() -> None:
     with pytest.raises(ValueError, match=r"x: float32\(2,\) was read, float32\(3,\) announced"):
-        [*contents("x", Tensor((3,), np.dtype(np.float32), lambda: np.zeros(2, np.float32)))]
+        [*contents("x", Tensor((3,), DType("float32"), lambda: np.zeros(2, np.float32)))]
 
 
 def test_of_a_mapped_file_no_more_is_held_than_was_read_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +75,48 @@ def test_of_a_mapped_file_no_more_is_held_than_was_read_since(tmp_path: Path, mo
         passed[-1] += len(piece)
     assert max(passed) <= 2 << 20
     assert isinstance(data, mmap.mmap)
+
+
+@pytest.mark.parametrize("name", sorted(_arrays.STANDARD | _arrays.EXTENDED))
+def test_a_dtype_is_what_numpy_says_of_it(name: str) -> None:
+    ours = _arrays.dtype_named(name)
+    theirs = np.dtype(getattr(ml_dtypes, name) if name in _arrays.EXTENDED else name)
+    assert np.dtype(ours) == theirs
+    assert (ours.name, ours.itemsize) == (theirs.name, theirs.itemsize)
+    assert ours.kind == ("V" if name in _arrays.EXTENDED else theirs.kind)  # ml_dtypes says f of one of its own, V of the others
+    assert Tensor.of(np.zeros(2, theirs)).dtype == ours
+    other = np.dtype("int16" if name != "int16" else "int32")
+    for there in (theirs, theirs.type, name):
+        assert ours == there == ours
+        assert not ours != there  # noqa: SIM202  (the other operator)
+        assert ours != other.type != ours
+
+
+NUMBERS = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0, -1e-30])
+
+
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5), elements=NUMBERS))
+def test_the_least_of_a_tensor_is_found_with_and_without_numpy(array: Array) -> None:
+    for wide in (array, array.astype(np.float64)):
+        stored = _arrays.view(memoryview(wide.tobytes()), Tensor.of(wide).dtype, wide.shape)
+        assert stored.stored is not None
+        plainly, read = _arrays.extremes(stored), _arrays.extremes(Tensor.of(wide))
+        assert plainly[0] == read[0] == np.isfinite(wide).all()
+        assert plainly == read or not plainly[0]
+        assert not plainly[0] or plainly[1] == wide.min(initial=np.inf)
+
+
+@given(laid_out(), st.sampled_from("<>"))
+def test_only_what_lies_as_this_machine_has_it_is_stored(array: Array, order: _arrays.Order) -> None:
+    dtype = Tensor.of(array).dtype
+    carrier = array.view(f"u{dtype.itemsize}")
+    data = memoryview(carrier.astype(carrier.dtype.newbyteorder(order)).tobytes("A"))
+    tensor = _arrays.view(data, dtype, array.shape, order=order)
+    assert (tensor.stored is not None) == (order == "<")
+    if tensor.stored:
+        assert tensor.read().tobytes() == bytes(tensor.stored())
+    turned = _arrays.view(data, dtype, array.shape, strides=(dtype.itemsize,) * array.ndim)
+    if turned.stored:
+        assert turned.read().tobytes() == bytes(turned.stored())
+    then = _arrays.view(data, dtype, array.shape, then=np.negative)
+    assert then.stored is None

@@ -20,7 +20,7 @@ from xconvert.errors import UnreadableError, UsageError, XconvertError
 from xconvert.formats import format_for_writing, formats, read
 from xconvert.formats._protobuf import block, encoded, fields, head, number
 from xconvert.formats.onnx import _tensor, write
-from xconvert.model import Array, Checkpoint, Graph, Layer, Tensor
+from xconvert.model import Array, Checkpoint, DType, Graph, Layer, Tensor
 
 # An `image` of two channels through a 1x1 convolution to the features.
 LAYERS = (Layer("c", "conv", ("image",), stride=2),)
@@ -145,7 +145,7 @@ def test_what_cannot_be_written_is_told(tmp_path: Path) -> None:
     whole = tiny()._replace(tensors={"c.weight": Tensor.of(WEIGHT.astype(np.int32))})
     with pytest.raises(UsageError, match=r"cannot compute with `c\.weight` of dtype `int32`"):
         write(path, whole)
-    huge = Tensor((1 << 29, 1, 1, 1), np.dtype(np.float32), lambda: pytest.fail("it was read"))
+    huge = Tensor((1 << 29, 1, 1, 1), DType("float32"), lambda: pytest.fail("it was read"))
     with pytest.raises(UsageError, match="more than 2 GB does not fit"):
         write(path, tiny()._replace(tensors={"c.weight": huge}))
 

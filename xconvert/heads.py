@@ -10,8 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UsageError
 from xconvert.model import Array, Model, Tensor
 from xconvert.reconcile import Change, classes, with_background, without_background

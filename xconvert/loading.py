@@ -8,15 +8,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xconvert import axes, formats
 from xconvert.agreement import agree
 from xconvert.attributes import in_training
 from xconvert.attributes import parse as parse_attribute
 from xconvert.closest import summarise
+from xconvert.deferred import np
 from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
-from xconvert.formats._arrays import passed
+from xconvert.formats._arrays import extremes
 from xconvert.formats._limits import Limits
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
@@ -80,12 +79,11 @@ def _impossible(model: Model, every: bool) -> Iterator[str]:
     """
     for name in (f"{layer.name}.{parameter}" for layer in model.layers for parameter in layer.parameters):
         if every or name.endswith(".variance"):
-            array = model.weights[name].read()
-            passed(array.nbytes)
-            if not np.isfinite(array).all():
+            finite, least = extremes(model.weights[name])
+            if not finite:
                 yield f"`{name}` is not finite"
-            elif name.endswith(".variance") and (array < 0).any():
-                yield f"`{name}` is negative, down to {array.min():.3g}: no data have such a variance"
+            elif name.endswith(".variance") and least < 0:
+                yield f"`{name}` is negative, down to {least:.3g}: no data have such a variance"
 
 
 def load_pair(a: str | Path | Model, b: str | Path | Model, **options: Any) -> tuple[Model, Model]:

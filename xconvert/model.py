@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from xconvert.attributes import answering
 from xconvert.tuples import NamedTuple
 
@@ -19,21 +17,56 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 else:
-    Array = np.ndarray  # numpy.typing takes a tenth of the time of numpy itself
+    Array = Any  # of annotations alone: what only looks at a file does without NumPy
+
+
+class DType(str):
+    """The name of a NumPy dtype in native byte order, such as ``float32``, which NumPy takes for that dtype. bfloat16 and the
+    8-bit floats are those of ``ml_dtypes``, which whoever makes their ``DType`` imports.
+    """
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """As NumPy's dtypes: also where ``other`` is that dtype, or its scalar type, such as ``np.float32``."""
+        return self.name == (other.__name__.rstrip("_") if isinstance(other, type) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    @property
+    def name(self) -> str:
+        """The name alone, as NumPy's dtypes have it."""
+        return str(self)
+
+    @property
+    def kind(self) -> str:
+        """NumPy's letter for booleans, signed and unsigned whole numbers, floats and complex numbers: one of ``biufc``; V for
+        the floats of ``ml_dtypes``.
+        """
+        return "V" if self.startswith(("bfloat", "float8")) else self[0]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        bits = self.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
+        return int(bits) // 8 if bits else 1
 
 
 class Tensor(NamedTuple):
     """One array of a checkpoint, read when asked for.
 
-    ``dtype`` is a NumPy dtype; bfloat16 and the 8-bit floats are those of ``ml_dtypes``. ``read`` returns an array of
-    exactly this shape and dtype in native byte order, possibly read-only and possibly not contiguous. ``told``, only in a
-    checkpoint that is written: takes the tensor's bytes, piece by piece, as they go into the file.
+    ``read`` returns an array of exactly this shape and dtype, possibly read-only and possibly not contiguous. ``stored``, where
+    the file has its bytes as such an array in C order has them: returns these, without NumPy. ``told``, only in a checkpoint that
+    is written: takes the tensor's bytes, piece by piece, as they go into the file.
     """
 
     shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: DType
     read: Callable[[], Array]
     told: Callable[[memoryview], None] | None = None
+    stored: Callable[[], memoryview] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -43,7 +76,7 @@ class Tensor(NamedTuple):
     @classmethod
     def of(cls, array: Array) -> Tensor:
         """The tensor that holds ``array`` itself."""
-        return cls(array.shape, array.dtype, lambda: array)
+        return cls(array.shape, DType(array.dtype.name), lambda: array)
 
 
 class Checkpoint(NamedTuple):

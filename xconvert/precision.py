@@ -10,14 +10,13 @@ half precision has no digits for it, is found where it matters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from xconvert.backends import forward
 from xconvert.compare import ROUNDINGS, relative_l2
-from xconvert.model import Array, Model, Tensor
+from xconvert.model import Array, DType, Model, Tensor
 from xconvert.parity import probe
 from xconvert.probe import SIZES
 from xconvert.reconcile import folds_between
@@ -36,7 +35,7 @@ class Rounded(NamedTuple):
     full: Tensor
     rounded: Tensor
     given: Tensor
-    dtype: np.dtype[Any]
+    dtype: DType
 
     @property
     def ideal(self) -> Array:
@@ -132,15 +131,15 @@ def _most_lost(rounded: Mapping[str, Rounded], who: str) -> Diagnosis:
     return Diagnosis("precision", worst.rpartition(".")[0], told, hint)
 
 
-def _coarsest(tensor: Tensor, difference: Difference, model: Model) -> np.dtype[Any]:
+def _coarsest(tensor: Tensor, difference: Difference, model: Model) -> DType:
     """The dtype of a weight; or, where it was folded into a wider one, that from which it was, which its model still has."""
     if not difference.through:
         return tensor.dtype
     kinds = {other.dtype for other in model.weights.values()}
-    return min({tensor.dtype, *(dtype for dtype in kinds if dtype.name == difference.through)}, key=_bits)
+    return min({tensor.dtype, *(dtype for dtype in kinds if dtype == difference.through)}, key=_bits)
 
 
-def _bits(dtype: np.dtype[Any]) -> int:
+def _bits(dtype: DType) -> int:
     """Significant bits, the leading one included: 11 of float16, 8 of bfloat16, 24 of float32."""
     return int(ml_dtypes.finfo(dtype).nmant) + 1  # type: ignore[no-untyped-call]
 

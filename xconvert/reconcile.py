@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
-
 from xconvert.attributes import in_training
+from xconvert.deferred import np
 from xconvert.errors import UsageError, XconvertError
-from xconvert.model import Array, Attribute, Model, Tensor
+from xconvert.model import Array, Attribute, DType, Model, Tensor
 from xconvert.tuples import NamedTuple
 
 
@@ -76,12 +75,12 @@ def folds_between(a: Model, b: Model, weight: str) -> Iterator[tuple[str, Array]
             yield name, fold.rewrite(weight, _exact(a), a.values[name], b.values[name])
 
 
-def folded_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def folded_dtype(dtype: DType) -> DType:
     """The dtype of a folded weight: that of the original, but never below float32.
 
     Half precision would round it by 5e-4, more than the smallest defect worth catching; 40 short vectors cost nothing.
     """
-    return np.promote_types(dtype, np.float32)
+    return DType(np.promote_types(dtype, np.float32).name)
 
 
 def _folded(model: Model, fold: Fold, weight: str, source: Any, target: Any) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xconvert.errors import XconvertError
-from xconvert.model import Array, Checkpoint, Model, Tensor
+from xconvert.model import Array, Checkpoint, DType, Model, Tensor
 from xconvert.reconcile import FOLDS, Change, folded_dtype, folds_between
 from xconvert.report import Check
 
@@ -149,7 +149,7 @@ def _fold(a: Model, b: Model, name: str, found: Array) -> str:
     """The attribute whose fold makes ``found`` of weight ``name`` of ``a``, within ``ULP``; empty where none does."""
     try:
         for attribute, exact in folds_between(a, b, name):
-            if _near(exact, _exact(found), _coarser(folded_dtype(a.weights[name].dtype), found.dtype)):
+            if _near(exact, _exact(found), _coarser(np.dtype(folded_dtype(a.weights[name].dtype)), found.dtype)):
                 return attribute
     except XconvertError:  # a variance that cannot be folded
         return ""
@@ -167,7 +167,7 @@ def _fold_of_rounded(a: Model, b: Model, name: str) -> tuple[str, str]:
     return "", ""
 
 
-def as_rounded(model: Model, dtype: np.dtype[Any]) -> Model:
+def as_rounded(model: Model, dtype: DType) -> Model:
     """``model`` with every weight rounded to ``dtype``, in which it is computed when read."""
 
     def narrower(tensor: Tensor) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from xconvert.backends.numpy import OPERATIONS, output_size, pads
-from xconvert.model import PARAMETERS, Array, Layer
+from xconvert.model import PARAMETERS, Array, DType, Layer
 from xconvert.tuples import NamedTuple
 
 
@@ -37,7 +36,7 @@ class Network(NamedTuple):
 
     layers: Mapping[str, Layer]
     weights: Mapping[str, Array]
-    dtypes: Mapping[str, np.dtype[Any]]
+    dtypes: Mapping[str, DType]
     normalised: tuple[Array, Array] | None = None
     known: Mapping[str, tuple[Array, Array]] = {}
 

@@ -10,34 +10,35 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._limits import MAX_NAME
 from xconvert.formats._maps import let_go
-from xconvert.model import Array, Tensor
+from xconvert.model import Array, DType, Tensor
 
-STANDARD = {"bool", "float16", "float32", "float64", "complex64", "complex128"}
-STANDARD |= {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+# NumPy's codes of its dtypes, as arrays are pickled with. Structures, text and objects are no tensors.
+CODES = {"b1": "bool", "c8": "complex64", "c16": "complex128"}
+CODES |= {f"f{size}": f"float{8 * size}" for size in (2, 4, 8)}
+CODES |= {f"{kind[0]}{size}": f"{kind}{8 * size}" for kind in ("int", "uint") for size in (1, 2, 4, 8)}
+STANDARD = {*CODES.values()}
 EXTENDED = {"bfloat16", *(f"float8_{kind}" for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu"))}
 Order = Literal["<", ">"]  # of the bytes in a file
+_NATIVE: Order = "<" if sys.byteorder == "little" else ">"
 MAX_DIMENSIONS = 32  # NumPy 1's limit; NumPy 2 allows 64
 
 
 @cache
-def dtype_named(name: str) -> np.dtype[Any]:
-    """The NumPy dtype called ``name``, one of ``STANDARD`` or ``EXTENDED``, in native byte order.
+def dtype_named(name: str) -> DType:
+    """The dtype called ``name``, one of ``STANDARD`` or ``EXTENDED``.
 
     Raises ``UsageError`` where the name needs ``ml_dtypes`` and it is not installed.
     """
-    if name in STANDARD:
-        return np.dtype(name)
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise UsageError(f"`{name}` tensors need the `ml_dtypes` package", hints=["pip install ml_dtypes"]) from None
-    found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
-    return found
+    if name in EXTENDED:
+        try:
+            import ml_dtypes  # noqa: F401  (from then on NumPy knows its names)
+        except ImportError:
+            raise UsageError(f"`{name}` tensors need the `ml_dtypes` package", hints=["pip install ml_dtypes"]) from None
+    return DType(name)
 
 
 def shown(name: str, most: int = 200) -> str:
@@ -89,15 +90,27 @@ def checked_shape(path: Path, name: str, shape: Any) -> tuple[int, ...]:
     raise damaged(path, f"the shape of `{shown(name)}` is impossible")
 
 
+def strides_of(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Of an array in C order, in bytes."""
+    found = [itemsize]
+    for size in shape[:0:-1]:
+        found.insert(0, found[0] * size)
+    return tuple(found[: len(shape)])
+
+
+def _itself(array: Array) -> Array:
+    return array
+
+
 def view(
     buffer: memoryview,
-    dtype: np.dtype[Any],
+    dtype: DType,
     shape: tuple[int, ...],
     *,
     order: Order = "<",
     offset: int = 0,
     strides: tuple[int, ...] | None = None,
-    then: Callable[[Array], Array] = lambda array: array,
+    then: Callable[[Array], Array] = _itself,
 ) -> Tensor:
     """A tensor over ``buffer``, which must be large enough; nothing is read before ``Tensor.read``.
 
@@ -111,18 +124,33 @@ def view(
         stored, carrier = _carried(dtype, order)
         array: Array = np.ndarray(shape, stored, buffer, offset, strides)
         array = array.astype(carrier, copy=False)
-        return then(array != 0 if dtype == np.bool_ else array.view(dtype))
+        return then(array != 0 if dtype == "bool" else array.view(dtype))
 
-    return Tensor(shape, dtype, read)
+    def stored() -> memoryview:
+        return buffer[offset : offset + elements(shape) * dtype.itemsize]
+
+    plain = then is _itself and order == _NATIVE and strides in (None, strides_of(shape, dtype.itemsize))
+    return Tensor(shape, dtype, read, stored=stored if plain else None)
 
 
 @cache
-def _carried(dtype: np.dtype[Any], order: Order) -> tuple[np.dtype[Any], np.dtype[Any]]:
+def _carried(dtype: DType, order: Order) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """What ``dtype`` is read as, in the order of the file and in this machine's: ml_dtypes have no byte order of their own, and
     booleans may be any byte, so both travel as whole numbers.
     """
-    carrier = np.dtype(f"u{dtype.itemsize}") if dtype.name in EXTENDED or dtype == np.bool_ else dtype
+    carrier = np.dtype(f"u{dtype.itemsize}" if dtype in EXTENDED or dtype == "bool" else dtype)
     return carrier.newbyteorder(order), carrier
+
+
+def extremes(tensor: Tensor) -> tuple[bool, float]:
+    """Whether all numbers of ``tensor`` are finite, and the least; without NumPy where they are few and stored plainly."""
+    code = {"float32": "f", "float64": "d"}.get(tensor.dtype)
+    if tensor.stored and code and 0 < tensor.nbytes <= _FEW:
+        numbers = tensor.stored().cast(code)  # type: ignore[call-overload]
+        return all(map(math.isfinite, numbers)), min(numbers)
+    array = tensor.read()
+    passed(array.nbytes)
+    return bool(np.isfinite(array).all()), float(array.min()) if array.size else math.inf
 
 
 def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
@@ -131,7 +159,7 @@ def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
     ``ValueError`` where it is not what it announced.
     """
     array = tensor.read()
-    if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
+    if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
         raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
     if sys.byteorder == "big":
         array = array.byteswap()
@@ -145,11 +173,12 @@ class _Room(threading.local):
     """What ``contents`` keeps for its next call: room for a copy, and how much of mapped files was read since ``let_go``."""
 
     def __init__(self) -> None:
-        self.copy, self.read = np.empty(_CHUNK, np.uint8), 0
+        self.copy, self.read = bytearray(), 0
 
 
 _STRIP = 16  # numbers of float32 in a line of cache: a matrix on its side is copied 1.3 to 4 times faster in such strips
 _CHUNK = 1 << 20  # bytes of mapped files that are read before they are let go of, and of a copy, which then stays in the cache
+_FEW = 1 << 16  # bytes of a tensor whose numbers are looked at one by one
 _AROUND = 1 << 16  # bytes that the kernel maps around the least that is read
 _room = _Room()
 
@@ -177,12 +206,13 @@ def _in_order(array: Array) -> Iterator[memoryview]:
     """
     rows = array.squeeze()
     size = rows[:1].nbytes
-    if _room.copy.nbytes < size:
-        _room.copy = np.empty(size, np.uint8)
+    if len(_room.copy) < max(size, _CHUNK):
+        _room.copy = bytearray(max(size, _CHUNK))
+    room = np.frombuffer(_room.copy, np.uint8)
     many = max(_CHUNK // size, 1)
     for at in range(0, len(rows), many):
         part = rows[at : at + many]
-        out: Array = _room.copy[: part.nbytes].view(array.dtype).reshape(part.shape)
+        out: Array = room[: part.nbytes].view(array.dtype).reshape(part.shape)
         _copy(part, out)
         yield out.reshape(-1).view(np.uint8).data
     passed(array.nbytes)  # not before: every copy reads from everywhere in the tensor

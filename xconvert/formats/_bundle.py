@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats._arrays import (
     Order,
@@ -209,12 +207,16 @@ def _tensor(path: Path, name: str, entry: _Entry, shards: _Shards) -> Tensor:
     buffer = shards.maps[entry.shard][entry.offset : entry.offset + entry.size]
     tensor = view(buffer, dtype, entry.shape, order=shards.order)
 
-    def read() -> Array:
+    def sound() -> memoryview:
         if checksum(pieces(buffer)) != entry.crc:
             raise damaged(path, f"`{shown(name)}` does not have its checksum")
+        return buffer
+
+    def read() -> Array:
+        sound()
         return tensor.read()
 
-    return Tensor(entry.shape, dtype, read)
+    return tensor._replace(read=read, stored=tensor.stored and sound)
 
 
 def _text(path: Path, name: str, entry: _Entry, shards: _Shards) -> bytes:
@@ -223,8 +225,7 @@ def _text(path: Path, name: str, entry: _Entry, shards: _Shards) -> bytes:
     length, at = varint(data, 0)
     if len(data) != at + 4 + length:
         raise ValueError(f"`{shown(name)}` does not have the length that it says")
-    order: Order = "<" if shards.order == "<" else ">"
-    size = np.asarray(length, f"{order}u{4 if length < 2**32 else 8}").tobytes()
+    size = length.to_bytes(4 if length < 2**32 else 8, "little" if shards.order == "<" else "big")
     if checksum([size, data[at : at + 4], data[at + 4 :]]) != entry.crc:
         raise ValueError(f"`{shown(name)}` does not have its checksum")
     return bytes(data[at + 4 :])

@@ -15,20 +15,19 @@ from functools import cache, partial
 from itertools import count, takewhile
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import _hdf5_messages as said
-from xconvert.formats._arrays import Order, checked_shape, damaged, dtype_named, elements, shown, view
+from xconvert.formats._arrays import CODES, Order, checked_shape, damaged, dtype_named, elements, shown, view
 from xconvert.formats._hdf5_chunks import FILTERS, Chunked, chunk_counts, index
 from xconvert.formats._hdf5_library import Library
 from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, NONSENSE, SOFT, Dataset, Finder, Image, Node, Text, Unfamiliar
 from xconvert.formats._hdf5_structure import Structure
 from xconvert.formats._hdf5_texts import lengths, texts
 from xconvert.formats._limits import MAX_NAME, USUAL, Budget, told
-from xconvert.model import Array, Tensor
+from xconvert.model import Array, DType, Tensor
 
 _MOST_OBJECTS = 10_000  # groups and datasets; an Xception in training has 1,300. The library takes 0.2 ms for each
 _INFLATED = 1 << 24  # a compressed dataset may grow to this many bytes, or a thousandfold if that is more
@@ -134,7 +133,7 @@ class Hdf5:
             raise damaged(self._path, f"`{shown(node.path)}` lies outside the file")
         return view(self._buffer, dtype, shape, order=order, offset=found.offset or 0)
 
-    def _chunked(self, where: str, found: Dataset, shape: tuple[int, ...], stored: np.dtype[Any], dtype: np.dtype[Any]) -> Tensor:
+    def _chunked(self, where: str, found: Dataset, shape: tuple[int, ...], stored: str, dtype: DType) -> Tensor:
         """The tensor of a dataset that is in chunks."""
         filters = {number for number, _ in found.filters}
         if not filters <= FILTERS:
@@ -160,9 +159,9 @@ class Hdf5:
         def read() -> Array:
             with self._sound(where):
                 array = chunked.read()
-            if dtype == np.bool_:
+            if dtype == "bool":
                 return np.not_equal(array.view(np.uint8), 0)  # any byte may be stored
-            return np.asarray(array.view(dtype) if dtype.name == "bfloat16" else array.astype(dtype, copy=False))
+            return np.asarray(array.view(dtype) if dtype == "bfloat16" else array.astype(dtype, copy=False))
 
         return Tensor(shape, dtype, read)
 
@@ -283,9 +282,9 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget, own: bool = True) 
 
 
 @cache
-def _in_memory(stored: np.dtype[Any]) -> tuple[np.dtype[Any], Order]:
-    """The dtype of a tensor, and the order of the bytes in the file."""
-    return dtype_named("bfloat16" if stored == said.BFLOAT16 else stored.name), ">" if stored.str[0] == ">" else "<"
+def _in_memory(stored: str) -> tuple[DType, Order]:
+    """The dtype of a tensor, and the order of the bytes in the file, of NumPy's code."""
+    return dtype_named("bfloat16" if stored == said.BFLOAT16 else CODES[stored[1:]]), ">" if stored[0] == ">" else "<"
 
 
 def _is_group(finder: Finder, node: Node) -> bool:

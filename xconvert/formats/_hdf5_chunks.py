@@ -11,10 +11,8 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.formats._hdf5_objects import UNDEFINED
 from xconvert.model import Array
 from xconvert.tuples import NamedTuple
@@ -25,7 +23,7 @@ FILTERS = {DEFLATE, SHUFFLE, FLETCHER32, LZF}  # those that h5py always has, and
 
 class Chunked(NamedTuple):
     """A dataset in chunks: ``base`` is what addresses are counted from, ``filters`` are (number, size of an element) in the
-    order in which they were applied.
+    order in which they were applied, ``dtype`` NumPy's code.
     """
 
     data: memoryview
@@ -33,7 +31,7 @@ class Chunked(NamedTuple):
     tree: int
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
-    dtype: np.dtype[Any]
+    dtype: str
     filters: Sequence[tuple[int, int]]
 
     def read(self) -> Array:
@@ -54,7 +52,7 @@ class Chunked(NamedTuple):
         return out
 
     def _unpacked(self, raw: memoryview, mask: int) -> Array:
-        size = prod(self.chunk) * self.dtype.itemsize
+        size = prod(self.chunk) * np.dtype(self.dtype).itemsize
         content: bytes | memoryview = raw
         for number, (kind, width) in reversed(list(enumerate(self.filters))):
             if mask >> number & 1:  # left away for this chunk

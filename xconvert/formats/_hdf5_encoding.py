@@ -8,15 +8,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
 
 from xconvert.errors import UsageError
-from xconvert.formats._arrays import EXTENDED, elements
+from xconvert.formats._arrays import elements
 from xconvert.formats._hdf5_messages import ENUM, FIXED, FLOAT, IEEE, OPAQUE, STRING, VARIABLE
 from xconvert.formats._hdf5_objects import ATTRIBUTE, CONTIGUOUS, LAYOUT, SPACE, TABLE, TYPE, UNDEFINED
 from xconvert.formats._hdf5_signature import SIGNATURE
+from xconvert.model import DType
 
 FILL = 0x05  # a kind of message: with what a dataset is filled that nobody has written
 SUPERBLOCK = 96  # bytes
@@ -64,12 +62,12 @@ def _message(kind: int, content: bytes, flags: int = 0) -> bytes:
     return struct.pack("<2HB3x", kind, len(content), flags) + content
 
 
-def dataset(shape: tuple[int, ...], dtype: np.dtype[Any], place: int) -> list[bytes]:
+def dataset(shape: tuple[int, ...], dtype: DType, place: int) -> list[bytes]:
     """The messages of a contiguous dataset at ``place`` (IV.A.2.b, d, f, i)."""
     size = elements(shape) * dtype.itemsize
     return [
         _message(SPACE, space(shape)),
-        _message(TYPE, datatype(dtype), _CONSTANT),
+        _message(TYPE, datatype(dtype.kind, dtype.itemsize), _CONSTANT),
         _message(FILL, bytes((2, 1, 1, 1)) + bytes(4), _CONSTANT),  # room is made early, and never filled
         _message(LAYOUT, struct.pack("<2B2Q", 3, CONTIGUOUS, place if size else UNDEFINED, size), _CONSTANT),
     ]
@@ -93,28 +91,28 @@ def space(shape: tuple[int, ...]) -> bytes:
     return struct.pack(f"<3B5x{2 * len(shape)}Q", 1, len(shape), bool(shape), *shape, *shape)
 
 
-def datatype(dtype: np.dtype[Any]) -> bytes:
-    """The little-endian datatype, version 1 (IV.A.2.d), of numbers, texts of one length, and bfloat16, for which h5py has opaque
-    pairs of bytes. Booleans are an enumeration, as h5py writes them.
+def datatype(letter: str, size: int) -> bytes:
+    """The little-endian datatype, version 1 (IV.A.2.d), of ``size`` bytes of what has this ``letter`` as ``dtype.kind`` in NumPy:
+    numbers, texts of one length, and bfloat16, for which h5py has opaque pairs of bytes. Booleans are an enumeration, as h5py
+    writes them.
     """
-    size = dtype.itemsize
-    if dtype == np.bool_:
-        return _kind(ENUM, 2, 1) + datatype(np.dtype(np.int8)) + b"FALSE\0\0\0TRUE\0\0\0\0" + bytes((0, 1))
-    if dtype.name in EXTENDED:
+    if letter == "b":
+        return _kind(ENUM, 2, 1) + datatype("i", 1) + b"FALSE\0\0\0TRUE\0\0\0\0" + bytes((0, 1))
+    if letter == "V":
         return _kind(OPAQUE, 0, size)
-    if dtype.kind == "S":
+    if letter == "S":
         return _kind(STRING, 1, size)  # filled with zeros
-    if dtype.kind == "f":
+    if letter == "f":
         sign, form = IEEE[size]
         return _kind(FLOAT, 0x20 | sign << 8, size) + struct.pack("<2H4BL", *form)
-    return _kind(FIXED, 0x08 * (dtype.kind == "i"), size) + struct.pack("<2H", 0, 8 * size)
+    return _kind(FIXED, 0x08 * (letter == "i"), size) + struct.pack("<2H", 0, 8 * size)
 
 
 def _kind(kind: int, bits: int, size: int) -> bytes:
     return struct.pack("<2L", 1 << 4 | kind | bits << 8, size)
 
 
-TEXT = _kind(VARIABLE, 0x0101, 16) + datatype(np.dtype(np.uint8))  # of any length, in UTF-8
+TEXT = _kind(VARIABLE, 0x0101, 16) + datatype("u", 1)  # of any length, in UTF-8
 
 
 def texts(values: Sequence[bytes]) -> bytes:

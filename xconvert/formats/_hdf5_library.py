@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UsageError
 from xconvert.formats import _hdf5_messages as said
 from xconvert.formats._hdf5_objects import (
@@ -137,14 +136,15 @@ class Library:
         null = space.get_simple_extent_type() == self._h5py.h5s.NULL
         return None if null else tuple(space.shape)
 
-    def _dtype(self, stored: Any) -> np.dtype[Any] | None:
-        """The dtype of plain numbers, whose bytes need no conversion by the library."""
+    def _dtype(self, stored: Any) -> str | None:
+        """NumPy's code of plain numbers, whose bytes need no conversion by the library."""
         try:
             dtype: np.dtype[Any] = stored.dtype
             same = stored.equal(self._h5py.h5t.py_create(dtype, logical=True))
         except TypeError:  # NumPy has nothing like it
             return None
-        return dtype if same and (dtype == said.BFLOAT16 or (dtype.kind in "fiub" and dtype.itemsize <= 8)) else None
+        plain = dtype.str == said.BFLOAT16 or (dtype.kind in "fiub" and dtype.itemsize <= 8)
+        return dtype.str if same and plain else None
 
     def _references(self, node: Node, name: bytes) -> memoryview | None:
         """The value of the attribute ``name`` where it is in the object's header."""

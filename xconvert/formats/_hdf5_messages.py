@@ -10,15 +10,12 @@ import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import gt
-from typing import Any
-
-import numpy as np
 
 from xconvert.formats._arrays import elements
 from xconvert.formats._hdf5_objects import CHUNKED, COMPACT, HARD, UNDEFINED, Text, Unfamiliar
 from xconvert.tuples import NamedTuple
 
-BFLOAT16 = np.dtype("V2")  # HDF5 has no such type; Keras stores opaque pairs of bytes
+BFLOAT16 = "|V2"  # HDF5 has no such type; Keras stores opaque pairs of bytes
 FIXED, FLOAT, STRING, OPAQUE, ENUM, VARIABLE = 0, 1, 3, 5, 8, 9  # classes of datatypes
 _NEWEST = 4  # of datatypes and layouts, in HDF5 1.14
 _MOST_DIMENSIONS, _MOST_FILTERS = 32, 32
@@ -66,8 +63,8 @@ def _type(content: memoryview | bytes) -> _Type:
 
 
 @lru_cache(64)
-def plain(content: bytes) -> np.dtype[Any] | None:
-    """The dtype, with its byte order, of numbers that NumPy has in the same form, and of opaque pairs; else None (IV.A.2.d)."""
+def plain(content: bytes) -> str | None:
+    """NumPy's code (``dtype.str``) of numbers that it has in the same form, and of opaque pairs; else None (IV.A.2.d)."""
     version, kind, bits, size = _type(content)
     if kind == FIXED:
         return _whole(content, bits, size)
@@ -76,21 +73,21 @@ def plain(content: bytes) -> np.dtype[Any] | None:
         there = struct.unpack_from("<2H4BL", content, 8)
         order = ">" if bits & 1 else "<"
         # 0x20: the highest bit of the mantissa is not stored
-        return np.dtype(f"{order}f{size}") if (bits & 0xFF7E, there) == (sign << 8 | 0x20, form) else None
-    if kind == OPAQUE and size == BFLOAT16.itemsize:
+        return f"{order}f{size}" if (bits & 0xFF7E, there) == (sign << 8 | 0x20, form) else None
+    if kind == OPAQUE and size == 2:
         tag = content[8 : 8 + (bits & 0xFF)]
         return None if tag.strip(b"\0") else BFLOAT16
     return _listed(content, version, bits & 0xFFFF, size) if kind == ENUM else None
 
 
-def _whole(content: bytes, bits: int, size: int) -> np.dtype[Any] | None:
+def _whole(content: bytes, bits: int, size: int) -> str | None:
     whole = struct.unpack_from("<2H", content, 8) == (0, 8 * size) and not bits & 6 and size in (1, 2, 4, 8)
     if not whole or (size == 1 and bits & 1):
         return None
-    return np.dtype(f"{'>' if bits & 1 else '<'}{'i' if bits & 8 else 'u'}{size}")
+    return f"{'|' if size == 1 else '>' if bits & 1 else '<'}{'i' if bits & 8 else 'u'}{size}"
 
 
-def _listed(content: bytes, version: int, count: int, width: int) -> np.dtype[Any] | None:
+def _listed(content: bytes, version: int, count: int, width: int) -> str | None:
     """What an enumeration is: booleans if it is h5py's own, else the whole numbers it is of."""
     _, kind, bits, size = _type(content[8:])
     base = _whole(content[8:], bits, size) if kind == FIXED and size == width else None
@@ -105,10 +102,11 @@ def _listed(content: bytes, version: int, count: int, width: int) -> np.dtype[An
         at = end + 1 if version > 2 else end + 8 - (end - at) % 8
     if len(content) < at + count * size:
         raise ValueError("a datatype makes no sense")
-    values = np.frombuffer(content, base, count, at).tolist()
-    if dict(zip(names, values, strict=True)) != {b"FALSE": 0, b"TRUE": 1}:
+    zero, one = (number.to_bytes(size, "big" if base.startswith(">") else "little") for number in (0, 1))
+    values = (content[at : at + size], content[at + size : at + 2 * size])
+    if dict(zip(names, values, strict=True)) != {b"FALSE": zero, b"TRUE": one}:
         return base
-    return np.dtype(np.bool_) if base == np.int8 else None
+    return "|b1" if base == "|i1" else None
 
 
 def width(content: memoryview) -> int:

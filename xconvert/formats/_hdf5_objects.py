@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from xconvert.formats._limits import Budget
 from xconvert.tuples import NamedTuple
@@ -55,12 +53,13 @@ class Text(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What a dataset is. ``dtype`` is that in the file, None for what is no plain numbers. ``stored``: how many bytes, from
-    ``offset`` on, unless it is in chunks. ``filters`` are (number, first parameter); ``message`` is the one of the layout.
+    """What a dataset is. ``dtype`` is NumPy's code of that in the file (``<f4``), None for what is no plain numbers. ``stored``:
+    how many bytes, from ``offset`` on, unless it is in chunks. ``filters`` are (number, first parameter); ``message`` is the one
+    of the layout.
     """
 
     shape: tuple[int, ...] | None = None
-    dtype: np.dtype[Any] | None = None
+    dtype: str | None = None
     layout: int = VIRTUAL
     external: bool = False
     stored: int = 0

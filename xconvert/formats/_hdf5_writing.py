@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UsageError
 from xconvert.formats import _hdf5_encoding as encoding
 from xconvert.formats._arrays import contents, shown
@@ -78,7 +77,7 @@ class NewHdf5:
     def array(self, node: Node, name: str, array: Any) -> None:
         """Store the attribute ``name``: strings of one length, or numbers."""
         array = np.asarray(array)
-        kind = encoding.datatype(array.dtype)
+        kind = encoding.datatype(array.dtype.kind, array.dtype.itemsize)
         node.attributes.append(encoding.attribute(name, kind, array.shape, array.astype(array.dtype.newbyteorder("<")).tobytes()))
 
     def finish(self) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from xconvert.model import Graph, Layer
 
 _CLASSES = {
@@ -62,7 +60,7 @@ class _Model:
 
     @property
     def dtype(self) -> str:
-        return "float64" if any(tensor.dtype == np.float64 for tensor in self.graph.weights.values()) else "float32"
+        return "float64" if any(tensor.dtype == "float64" for tensor in self.graph.weights.values()) else "float32"
 
     def layers(self) -> Iterator[dict[str, Any]]:
         """Every layer's entry, in the order of execution."""

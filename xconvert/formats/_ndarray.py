@@ -12,17 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xconvert.errors import UnreadableError
-from xconvert.formats._arrays import Order, checked_shape, damaged, dtype_named, elements, shown, view
+from xconvert.formats._arrays import CODES, Order, checked_shape, damaged, dtype_named, elements, shown, strides_of, view
 from xconvert.formats._pickle import Handler, Leaf, Opaque
-from xconvert.model import Array, Tensor
+from xconvert.model import Array, DType, Tensor
 
-# The codes that NumPy's dtypes pickle themselves with. Structures, text and objects are no tensors.
-CODES = {"b1": "bool", "c8": "complex64", "c16": "complex128"}
-CODES |= {f"f{size}": f"float{8 * size}" for size in (2, 4, 8)}
-CODES |= {f"{kind[0]}{size}": f"{kind}{8 * size}" for kind in ("int", "uint") for size in (1, 2, 4, 8)}
 _PACKAGES = ("numpy.core", "numpy._core")  # before and since NumPy 2
 
 
@@ -56,7 +50,7 @@ def tensor_of(path: Path, name: str, array: PickledArray) -> Tensor:
     shape = checked_shape(path, name, shape)
     if not isinstance(raw, (str, bytes, memoryview)) or len(raw) != elements(shape) * kind.itemsize:
         raise damaged(path, f"`{shown(name)}` does not have the size of its shape")
-    strides = _strides(shape[::-1], kind.itemsize)[::-1] if fortran is True else None
+    strides = strides_of(shape[::-1], kind.itemsize)[::-1] if fortran is True else None
     if not isinstance(raw, str):
         return view(memoryview(raw), kind, shape, order=order, strides=strides)
 
@@ -69,15 +63,7 @@ def tensor_of(path: Path, name: str, array: PickledArray) -> Tensor:
     return Tensor(shape, kind, read)
 
 
-def _strides(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    """Of an array in C order, in bytes."""
-    found = [itemsize]
-    for size in shape[:0:-1]:
-        found.insert(0, found[0] * size)
-    return tuple(found[: len(shape)])
-
-
-def _dtype(path: Path, name: str, dtype: Any) -> tuple[np.dtype[Any], Order]:
+def _dtype(path: Path, name: str, dtype: Any) -> tuple[DType, Order]:
     """The dtype that the pickle describes, and its byte order."""
     whole = isinstance(dtype, Opaque) and dtype.name == "numpy.dtype" and dtype.arguments[:1] and isinstance(dtype.state, tuple)
     code = dtype.arguments[0] if whole else None
@@ -87,9 +73,9 @@ def _dtype(path: Path, name: str, dtype: Any) -> tuple[np.dtype[Any], Order]:
     return dtype_named(CODES[code]), ">" if dtype.state[1] == ">" else "<"
 
 
-def head(shape: Sequence[int], dtype: np.dtype[Any], protocol: int) -> bytes:
+def head(shape: Sequence[int], dtype: DType, protocol: int) -> bytes:
     """The opcodes of an array up to its bytes; ``tail`` comes after them. ``dtype`` is one of ``CODES``."""
-    code = next(code for code, name in CODES.items() if name == dtype.name)
+    code = next(code for code, name in CODES.items() if name == dtype)
     parts = [
         # NumPy 1 does not know `numpy._core`; NumPy 2 knows both
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + octets(b"b", protocol) + b"\x87R",

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xconvert import onnx_graph
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import shown
 from xconvert.formats._protobuf import Field, block, fields, packed, signed

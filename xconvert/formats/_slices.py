@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.formats._arrays import MAX_DIMENSIONS, elements, shown
 from xconvert.formats._protobuf import message, parts, signed, whole
 from xconvert.model import Array, Tensor

@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError
 from xconvert.formats._arrays import EXTENDED, Order, checked_shape, damaged, dtype_named, elements, shown, view
 from xconvert.formats._pickle import Global, Handler, Leaf
-from xconvert.model import Array, Tensor
+from xconvert.model import Array, DType, Tensor
 
 # PyTorch's storage class → NumPy's dtype; an untyped storage counts bytes.
 STORAGES = {
@@ -56,8 +55,8 @@ class Storage:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element; known without ml_dtypes."""
-        return _itemsize(self.dtype)
+        """Bytes of one element."""
+        return DType(self.dtype).itemsize
 
 
 class TorchTensor(Leaf):
@@ -145,7 +144,7 @@ def _rebuilt(
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
         raise TypeError("no storage")
     name = storage.dtype if dtype is None else LATER_DTYPES[dtype.name]
-    count = storage.count if dtype is None else storage.count * storage.itemsize // _itemsize(name)
+    count = storage.count if dtype is None else storage.count * storage.itemsize // DType(name).itemsize
     shape = checked_shape(path, f"data/{storage.key}", shape)
     if not isinstance(strides, tuple) or len(strides) != len(shape):
         raise TypeError("no strides")
@@ -165,18 +164,15 @@ def _rebuilt(
     return TorchTensor(storage, name, offset, shape, strides, bool(flags.get("conj")), bool(flags.get("neg")))
 
 
-def _itemsize(name: str) -> int:
-    return 2 if name == "bfloat16" else 1 if name.startswith("float8") else np.dtype(name).itemsize
-
-
 def tensor_of(value: TorchTensor, data: memoryview, order: Order) -> Tensor:
     """``value`` as a view of ``data``, all bytes of its storage."""
     dtype = dtype_named(value.dtype)
 
-    def then(array: Array) -> Array:
+    def signed(array: Array) -> Array:
         array = np.conj(array) if value.conjugate else array
         return np.negative(array) if value.negative else array
 
     start = value.storage.start * value.storage.itemsize + value.offset * dtype.itemsize
     strides = tuple(s * dtype.itemsize for s in value.strides)
-    return view(data, dtype, value.shape, order=order, offset=start, strides=strides, then=then)
+    then = {"then": signed} if value.conjugate or value.negative else {}
+    return view(data, dtype, value.shape, order=order, offset=start, strides=strides, **then)

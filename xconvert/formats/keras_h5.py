@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, keras_weights
 from xconvert.formats._arrays import shown

@@ -14,8 +14,7 @@ import re
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import (
@@ -170,7 +169,7 @@ def _npy_header(name: str, tensor: Tensor) -> bytes:
     dtype = tensor.dtype
     if dtype.name not in STANDARD and dtype.name not in EXTENDED:
         raise UsageError(f"`.npz` files cannot hold `{shown(name)}` of dtype `{dtype.name}`")
-    stored = np.dtype(f"u{dtype.itemsize}") if dtype.name in EXTENDED else dtype
+    stored = np.dtype(f"u{dtype.itemsize}" if dtype in EXTENDED else dtype)
     file = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(stored.newbyteorder("<"))
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tensor.shape})

@@ -9,9 +9,8 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-import numpy as np
-
 from xconvert import onnx_graph
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import (

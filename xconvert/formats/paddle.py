@@ -18,17 +18,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UsageError
 from xconvert.formats import Choice, Format
-from xconvert.formats._arrays import checked_name, checked_shape, contents, damaged, dtype_named, elements, shown
-from xconvert.formats._ndarray import CODES, PickledArray, as_carried, head, octets_head, octets_tail, tail, tensor_of, text
+from xconvert.formats._arrays import CODES, checked_name, checked_shape, contents, damaged, dtype_named, elements, shown
+from xconvert.formats._ndarray import PickledArray, as_carried, head, octets_head, octets_tail, tail, tensor_of, text
 from xconvert.formats._ndarray import handlers as array_handlers
 from xconvert.formats._pickle import Handler, asks_to_run, load
 from xconvert.formats._state_dict import choose, left_out
 from xconvert.formats.torch_legacy import matches as is_torch
-from xconvert.model import Array, Checkpoint, Tensor
+from xconvert.model import Array, Checkpoint, DType, Tensor
 
 NAMES = "StructuredToParameterName@@"  # also the key in `Checkpoint.metadata`, as JSON: {structured name: internal name}
 PIECES = "UnpackBigParamInfor@@"
@@ -83,7 +82,7 @@ def _handlers(path: Path) -> dict[str, Handler]:
 
 def _half(tensor: Tensor) -> Tensor:
     """What Paddle makes of an array: numbers of the dtype uint16 are the bits of bfloat16."""
-    if tensor.dtype != np.uint16:
+    if tensor.dtype != "uint16":
         return tensor
     bfloat16 = dtype_named("bfloat16")
     return Tensor(tensor.shape, bfloat16, lambda: np.asarray(tensor.read(), order="C").view(bfloat16))
@@ -166,7 +165,7 @@ def write_pickle(path: Path, checkpoint: Checkpoint, protocol: int) -> None:
     with path.open("wb") as file:
         file.write(version + b"}(")
         for name, tensor in tensors.items():
-            carrier = np.dtype(np.uint16) if tensor.dtype.name == "bfloat16" else tensor.dtype
+            carrier = DType("uint16") if tensor.dtype == "bfloat16" else tensor.dtype
             file.write(text(name) + head(tensor.shape, carrier, protocol))
             if protocol == 2:
                 raw = as_carried(memoryview(b"".join(map(bytes, contents(name, tensor)))), protocol)

@@ -10,8 +10,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import UnreadableError
 from xconvert.formats import Choice, Format, no_choice
 from xconvert.formats._arrays import checked_name, checked_shape, damaged, dtype_named, elements, shown, view
