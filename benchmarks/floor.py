@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from xconvert import load
-from xconvert.backends.numpy import output_size
 from xconvert.model import Array, Model
+from xconvert.padding import output_size
 
 SIZE = 299
 BLOCK = 2 << 20  # bytes of a block's input and output

@@ -6,6 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xconvert import axes
+from xconvert.formats._arrays import contents, view
+from xconvert.loading import rearranged
+from xconvert.model import DType
 
 LETTERS = "OIHW"
 
@@ -32,6 +35,23 @@ def test_there_and_back_is_the_identity(case: tuple[str, str, tuple[int, ...]]) 
     moved = axes.rearrange(array, source, target)
     assert moved.shape == axes.reshape(shape, source, target)
     assert np.array_equal(axes.rearrange(moved, target, source), array)
+
+
+@given(patterns(), patterns())
+def test_what_lies_in_the_file_in_the_order_wanted_is_taken_as_it_is(
+    case: tuple[str, str, tuple[int, ...]], other: tuple[str, str, tuple[int, ...]]
+) -> None:
+    source, canonical, shape = case
+    target = other[1]
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    first = rearranged(view(memoryview(array.tobytes()), DType("float32"), shape), source, canonical)
+    for wanted in (target, source):
+        moved = rearranged(first, canonical, wanted)
+        expected = axes.rearrange(axes.rearrange(array, source, canonical), canonical, wanted)
+        assert moved.shape == expected.shape
+        assert b"".join(map(bytes, contents("x", moved))) == expected.tobytes()
+        assert b"".join(map(bytes, contents("x", moved._replace(stored=None)))) == expected.tobytes()
+        assert (moved.stored is not None) == (axes.letters(wanted) == axes.letters(source))
 
 
 @given(patterns())

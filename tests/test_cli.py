@@ -271,6 +271,17 @@ def test_a_file_is_inspected_without_numpy(name: str) -> None:
     assert "  architecture " in done.stdout
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.ckpt"])
+def test_what_keeps_its_layout_is_converted_without_numpy(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = {"x.safetensors": "torch", "x.ckpt": "mindspore"}[name]
+    arguments = [str(FIXTURES / "timm.pth"), "--to", to, "--no-verify", "-o"]
+    code = f"import sys\nfrom xconvert.cli import main\ntry: main([*{arguments!r}, {str(tmp_path / name)!r}])\n"
+    code += "except SystemExit as ended: assert not ended.code\nassert 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run(capsys, "verify", FIXTURES / "timm.pth", tmp_path / name)[0] == 0
+
+
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys)
     assert (code, out) == (2, "")

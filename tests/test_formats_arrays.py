@@ -112,7 +112,7 @@ def test_only_what_lies_as_this_machine_has_it_is_stored(array: Array, order: _a
     carrier = array.view(f"u{dtype.itemsize}")
     data = memoryview(carrier.astype(carrier.dtype.newbyteorder(order)).tobytes("A"))
     tensor = _arrays.view(data, dtype, array.shape, order=order)
-    assert (tensor.stored is not None) == (order == "<")
+    assert (tensor.stored is not None) == (order == "<" and dtype != "bool")  # which may be any byte in a file
     if tensor.stored:
         assert tensor.read().tobytes() == bytes(tensor.stored())
     turned = _arrays.view(data, dtype, array.shape, strides=(dtype.itemsize,) * array.ndim)

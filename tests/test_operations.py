@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xconvert.backends.numpy import OPERATIONS, output_size, pads, window
+from xconvert.backends.numpy import OPERATIONS
 from xconvert.model import Array, Layer
+from xconvert.padding import output_size, pads, window
 
 RNG = np.random.default_rng(0)
 

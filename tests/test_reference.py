@@ -12,10 +12,11 @@ import pytest
 from tests.narrow import KERAS, TORCH, narrow
 from tests.oracle import Oracle, oracle
 from xconvert.backends import forward
-from xconvert.backends.numpy import max_pool, output_size, pads
+from xconvert.backends.numpy import max_pool
 from xconvert.errors import UsageError
 from xconvert.loading import interpret
 from xconvert.model import Attribute, Checkpoint, Layer, Model, Tensor
+from xconvert.padding import output_size, pads
 
 # Oracle → whose mapping reads it, and how far their own float32 and float64 runs are apart at the most, as a share of the largest
 # logit (fixtures/oracles/README.md).

@@ -20,6 +20,11 @@ def parse(pattern: str) -> tuple[str, ...]:
     return axes
 
 
+def letters(pattern: str) -> tuple[str, ...]:
+    """The axes of ``pattern`` without those of one element: what is in the same order in two arrays has the same bytes."""
+    return tuple(axis for axis in parse(pattern) if axis != "1")
+
+
 def fits(shape: tuple[int, ...], pattern: str) -> bool:
     """Whether an array of ``shape`` can have the axes of ``pattern``: as many, and one element where it says
     ``1``.

@@ -12,8 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.errors import VerificationError
 from xconvert.model import Array, Model
 from xconvert.report import Activations, Agreement, LayerError
@@ -110,7 +109,6 @@ def fallback_for(names: Iterable[str]) -> float:
     return next(share for count, share in FALLBACK.items() if norms <= count)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite, `check_finite` tells
 def compare_layer(
     name: str,
     size: int,
@@ -121,22 +119,23 @@ def compare_layer(
     tolerance: float | None,
 ) -> LayerError:
     """Compare the output of one layer for each image; as for ``compare``."""
-    scale = float(np.max([max(a.max(), -a.min()) for a in reference]))
-    images = [_Image(a) for a in reference]
-    single = [] if rounded is None else [a.relative(a.apart(b)) for a, b in zip(images, rounded, strict=True)]
-    rounding = float(np.max(single)) if single else 0.0
-    allowed = allowed_for(rounding, fallback) if single else EXACT
-    held_to = allowed if tolerance is None else tolerance
-    if [a.shape for a in reference] != [b.shape for b in other]:
-        return LayerError(name, size, math.inf, math.inf, scale, held_to, math.inf, 0.0, rounding)
-    apart = [a.apart(b) for a, b in zip(images, other, strict=True)]
-    relative = float(np.max([a.relative(d) for a, d in zip(images, apart, strict=True)]))
-    if relative == 0:
-        return LayerError(name, size, 0.0, 0.0, scale, held_to, 0.0, 1.0, rounding)
-    maximum = float(np.max([max(d.max(), -d.min()) for d in apart]))
-    rms = math.sqrt(sum(float(np.dot(d, d)) for d in apart) / sum(d.size for d in apart))
-    cosine = min(a.cosine(d) for a, d in zip(images, apart, strict=True))
-    return LayerError(name, size, relative, maximum, scale, held_to, rms, cosine, rounding)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite, `check_finite` tells
+        scale = float(np.max([max(a.max(), -a.min()) for a in reference]))
+        images = [_Image(a) for a in reference]
+        single = [] if rounded is None else [a.relative(a.apart(b)) for a, b in zip(images, rounded, strict=True)]
+        rounding = float(np.max(single)) if single else 0.0
+        allowed = allowed_for(rounding, fallback) if single else EXACT
+        held_to = allowed if tolerance is None else tolerance
+        if [a.shape for a in reference] != [b.shape for b in other]:
+            return LayerError(name, size, math.inf, math.inf, scale, held_to, math.inf, 0.0, rounding)
+        apart = [a.apart(b) for a, b in zip(images, other, strict=True)]
+        relative = float(np.max([a.relative(d) for a, d in zip(images, apart, strict=True)]))
+        if relative == 0:
+            return LayerError(name, size, 0.0, 0.0, scale, held_to, 0.0, 1.0, rounding)
+        maximum = float(np.max([max(d.max(), -d.min()) for d in apart]))
+        rms = math.sqrt(sum(float(np.dot(d, d)) for d in apart) / sum(d.size for d in apart))
+        cosine = min(a.cosine(d) for a, d in zip(images, apart, strict=True))
+        return LayerError(name, size, relative, maximum, scale, held_to, rms, cosine, rounding)
 
 
 def agreement(size: int, reference: Array, other: Array) -> Agreement:

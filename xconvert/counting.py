@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xconvert.backends.numpy import output_size
 from xconvert.model import Layer
+from xconvert.padding import output_size
 from xconvert.probe import NATIVE
 from xconvert.tuples import NamedTuple
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from xconvert.attributes import meaning
 from xconvert.backends import forward
-from xconvert.backends.numpy import output_size, pads
 from xconvert.compare import check_finite, compare
+from xconvert.deferred import np
 from xconvert.errors import RefusedError, UsageError
 from xconvert.implementation import Implementation
 from xconvert.model import Layer, Model
+from xconvert.padding import output_size, pads
 from xconvert.probe import NATIVE, SIZES, images
 from xconvert.reconcile import Change, reconcile
 from xconvert.tuples import NamedTuple

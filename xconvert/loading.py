@@ -20,7 +20,7 @@ from xconvert.formats._limits import Limits
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
 from xconvert.matching import AS_ASKED, Match, identify
-from xconvert.model import Array, Attribute, Checkpoint, Graph, Layer, Model, Origin, Tensor
+from xconvert.model import Array, Attribute, Checkpoint, DType, Graph, Layer, Model, Origin, Tensor
 from xconvert.provenance import fingerprint, read_record, record_of
 from xconvert.remote import fetched
 from xconvert.sealing import changed_since
@@ -231,12 +231,15 @@ def rearranged(tensor: Tensor, source: str, target: str) -> Tensor:
         return tensor
     absent = [axis for axis in axes.parse(target) if axis != "1" and axis not in axes.parse(source)]
     full = " ".join([*absent, source])  # a 1x1 convolution may be stored without its spatial axes
+    order, stored = tensor.lies or (axes.letters(full), tensor.stored)
 
     def read() -> Array:
         array = tensor.read()
         return axes.rearrange(array.reshape((1,) * len(absent) + array.shape), full, target)
 
-    return Tensor(axes.reshape((1,) * len(absent) + tensor.shape, full, target), tensor.dtype, read)
+    shape = axes.reshape((1,) * len(absent) + tensor.shape, full, target)
+    as_stored = stored if order == axes.letters(target) else None
+    return Tensor(shape, tensor.dtype, read, stored=as_stored, lies=(order, stored))
 
 
 def _attributes(
@@ -272,6 +275,11 @@ def _attributes(
     return chosen
 
 
+def _zero(dtype: DType) -> Tensor:
+    """A scalar, such as the batches that a network has seen."""
+    return Tensor((), dtype, lambda: np.zeros((), dtype), stored=lambda: memoryview(bytes(dtype.itemsize)))
+
+
 def save(model: Model, implementation: Implementation, dialect: Dialect, hashed: bool = True) -> Checkpoint:
     """What a file of ``model`` holds under the names of ``implementation``, spelled in ``dialect``.
 
@@ -286,7 +294,7 @@ def save(model: Model, implementation: Implementation, dialect: Dialect, hashed:
             theirs = dialect.tensor(names[layer.name], spelling)
             tensors[theirs] = rearranged(model.weights[f"{layer.name}.{parameter}"], canonical, pattern)
         for parameter, dtype in dialect.added.get(layer.op, {}).items():
-            tensors[dialect.tensor(names[layer.name], parameter)] = Tensor.of(np.zeros((), dtype))
+            tensors[dialect.tensor(names[layer.name], parameter)] = _zero(DType(dtype))
     graph = Graph(model.layers, names, model.weights)
     kept = model.metadata if implementation.name == model.implementation else {}  # such as Paddle's table of names
     metadata = {**kept, "xconvert": record_of(model, implementation, hashed)}

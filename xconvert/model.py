@@ -58,8 +58,9 @@ class Tensor(NamedTuple):
     """One array of a checkpoint, read when asked for.
 
     ``read`` returns an array of exactly this shape and dtype, possibly read-only and possibly not contiguous. ``stored``, where
-    the file has its bytes as such an array in C order has them: returns these, without NumPy. ``told``, only in a checkpoint that
-    is written: takes the tensor's bytes, piece by piece, as they go into the file.
+    the file has its bytes as such an array in C order has them: returns these, without NumPy. ``lies``, of a tensor whose axes
+    were moved: those axes in the order of the file, with what returns the bytes there. ``told``, only in a checkpoint that is
+    written: takes the tensor's bytes, piece by piece, as they go into the file.
     """
 
     shape: tuple[int, ...]
@@ -67,6 +68,7 @@ class Tensor(NamedTuple):
     read: Callable[[], Array]
     told: Callable[[memoryview], None] | None = None
     stored: Callable[[], memoryview] | None = None
+    lies: tuple[tuple[str, ...], Callable[[], memoryview] | None] | None = None
 
     @property
     def nbytes(self) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from xconvert.deferred import np
 from xconvert.model import Array
 
 # Sizes at which a pool pads unevenly: 75 meets it in block 3, 96 in blocks 4 and 13, 299 in block 3. Not of the form 32k+7 or

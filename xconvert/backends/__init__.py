@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from xconvert import supervision
+from xconvert.deferred import np
 from xconvert.errors import UsageError
 from xconvert.model import Array, Layer, Model
 from xconvert.plugins import discover
@@ -255,9 +254,16 @@ def command_of(module: str, backend: str, *arguments: str) -> list[str]:
     return [python_of(backend), "-P", "-m", f"xconvert.backends.{module}", *arguments]
 
 
-# NumPy 2's stubs want `allow_pickle` beside other keywords, and NumPy 1 takes it for an array.
-savez: Callable[..., None] = np.savez
-loadz: Callable[..., Any] = np.load  # noqa: TID251  (what ``savez`` wrote)
+def savez(file: Path, *arrays: Array, **named: Array) -> None:
+    """``np.savez``: its stubs in NumPy 2 want `allow_pickle` beside other keywords, and NumPy 1 takes that for an array."""
+    save: Callable[..., None] = np.savez
+    save(file, *arrays, **named)
+
+
+def loadz(file: Path) -> Any:
+    """What ``savez`` wrote."""
+    return np.load(file)
+
 
 CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network
 

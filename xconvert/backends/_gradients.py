@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from xconvert.backends import Job
-from xconvert.backends.numpy import OPERATIONS, pads, window
+from xconvert.backends.numpy import OPERATIONS
 from xconvert.model import Array, Layer
+from xconvert.padding import pads, window
 from xconvert.tuples import NamedTuple
 
 Back = tuple[tuple[Array, ...], dict[str, Array]]

@@ -18,8 +18,9 @@ import numpy as np
 from xconvert.backends import Job
 from xconvert.backends._stages import ALONE, EVERYTHING, MIXING, NEIGHBOURS, Block, Stage, parts, stages
 from xconvert.backends._threads import Task, Workers
-from xconvert.backends.numpy import OPERATIONS, Read, border, padded, pads, window
+from xconvert.backends.numpy import OPERATIONS, Read, border, padded
 from xconvert.model import Array, Layer
+from xconvert.padding import pads, window
 from xconvert.tuples import NamedTuple
 
 ANYWHERE = (*ALONE, "max_pool")  # operations that write as well where rows do not follow each other

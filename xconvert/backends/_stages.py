@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from xconvert.backends.numpy import output_size
 from xconvert.model import Layer
+from xconvert.padding import output_size
 from xconvert.tuples import NamedTuple
 
 ALONE = ("batch_norm", "relu", "add")  # they look at one number of each input

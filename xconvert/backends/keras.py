@@ -17,8 +17,8 @@ import numpy as np
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, execute, own_dtype
-from xconvert.backends.numpy import window
 from xconvert.model import Array, Layer
+from xconvert.padding import window
 
 # Axes of Keras' weights where they are not ours.
 AXES = {"depthwise": "H W C 1", "pointwise": "1 1 I O"}

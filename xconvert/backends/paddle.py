@@ -17,8 +17,8 @@ import numpy as np
 from xconvert.axes import rearrange
 from xconvert.backends import Backend, Job, Serve
 from xconvert.backends._graph import STATISTICS, Walk, channels_first, channels_last, convolution, own_dtype
-from xconvert.backends.numpy import pads
 from xconvert.model import Array, Layer
+from xconvert.padding import pads
 
 # Our parameters as attributes of Paddle's layers, and the axes that those have where they are not ours.
 ATTRIBUTES = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias", "mean": "_mean", "variance": "_variance"}

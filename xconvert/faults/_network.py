@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from xconvert.backends.numpy import OPERATIONS, output_size, pads
+from xconvert.backends.numpy import OPERATIONS
 from xconvert.model import PARAMETERS, Array, DType, Layer
+from xconvert.padding import output_size, pads
 from xconvert.tuples import NamedTuple
 
 

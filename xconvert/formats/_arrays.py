@@ -129,7 +129,7 @@ def view(
     def stored() -> memoryview:
         return buffer[offset : offset + elements(shape) * dtype.itemsize]
 
-    plain = then is _itself and order == _NATIVE and strides in (None, strides_of(shape, dtype.itemsize))
+    plain = then is _itself and order == _NATIVE and dtype != "bool" and strides in (None, strides_of(shape, dtype.itemsize))
     return Tensor(shape, dtype, read, stored=stored if plain else None)
 
 
@@ -158,15 +158,19 @@ def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
     for longer rows. What was read of mapped files is let go of; a ``tensor`` that wants to be ``told`` of each piece is. Raises
     ``ValueError`` where it is not what it announced.
     """
+    for piece in pieces(tensor.stored()) if tensor.stored and _NATIVE == "<" else _copied(name, tensor):
+        if tensor.told:
+            tensor.told(piece)
+        yield piece
+
+
+def _copied(name: str, tensor: Tensor) -> Iterator[memoryview]:
     array = tensor.read()
     if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
         raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
     if sys.byteorder == "big":
         array = array.byteswap()
-    for piece in pieces(array.reshape(-1).view(np.uint8).data) if array.flags.c_contiguous else _in_order(array):
-        if tensor.told:
-            tensor.told(piece)
-        yield piece
+    return pieces(array.reshape(-1).view(np.uint8).data) if array.flags.c_contiguous else _in_order(array)
 
 
 class _Room(threading.local):
