@@ -1,4 +1,4 @@
-"""NumPy, imported when it is first used: to look at what a file says of itself takes none, and is done in half the time."""
+"""NumPy, imported when it is first used: who only looks at a file, or copies what lies in it as it is wanted, does without."""
 
 from __future__ import annotations
 
