@@ -89,6 +89,7 @@ def test_every_step_is_a_function_that_is_there() -> None:
         assert function in {n.name for n in ast.walk(ast.parse(place.read_text())) if isinstance(n, ast.FunctionDef)}, file
 
 
+@pytest.mark.slow
 def test_the_time_of_a_conversion_goes_into_its_steps(tmp_path: Path) -> None:
     command = [sys.executable, SAMPLED, tmp_path, ROOT / "fixtures" / "keras.h5", "--to", "torch", "-o", tmp_path / "x.pth"]
     subprocess.run(command, check=True, capture_output=True)

@@ -334,6 +334,7 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert code == 0 and told["images"] == 5 and told["top1"]["share"] == told["top1"]["right"] / 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "code", "told"),
     [

@@ -142,6 +142,7 @@ def test_both_find_the_same(tree: dict[str, Any], version: Any, userblock: int) 
 FIXTURES = [ROOT / "fixtures" / name for name in ("keras.h5", "keras.weights.h5")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name)
 def test_fixtures_are_found_as_the_library_finds_them(path: Path) -> None:
     assert walked(path.read_bytes(), True) == walked(path.read_bytes(), False)

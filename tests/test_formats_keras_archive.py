@@ -36,6 +36,7 @@ def layers(path: Path) -> dict[str, dict[str, Any]]:
     return {layer["name"]: layer for layer in config["config"]["layers"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [True, False], ids=["head", "headless"])
 @pytest.mark.parametrize("padding", ["same_upper", "symmetric"])
 def test_a_model_is_written_and_read_again(padding: str, head: bool, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_every_layout_has_a_card() -> None:
     assert refusal.value.facts == ("layouts: hub, keras-hub, paddleclas",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", KINDS)
 def test_the_card_is_true(layout: str, tmp_path: Path) -> None:
     folder, _ = published(tmp_path, layout, card={"license": "apache-2.0", "base_model": "keras/xception"})
@@ -130,6 +131,7 @@ def test_a_card_says_when_nothing_was_verified(tmp_path: Path) -> None:
     assert "## Parity\n\nNothing was compared.\n" in card
 
 
+@pytest.mark.slow
 def test_a_card_tells_folds_and_what_was_accepted(tmp_path: Path) -> None:
     path, _ = sources(tmp_path, "keras-hub")
     report = convert(path, tmp_path / "x", to="timm", layout="hub", accept=["pool_padding"])

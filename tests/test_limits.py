@@ -174,6 +174,7 @@ def test_a_flipped_bit_in_an_archive_is_found_where_asked(isolate: bool, tmp_pat
     assert "set_crc32_options" in caught.value.facts[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".h5", ".weights.h5", ".pdparams", ".onnx", ".ckpt"])
 def test_a_flipped_bit_is_found_by_the_record(suffix: str, tmp_path: Path) -> None:
     """These formats have no checksums, or none that xconvert writes; the record of a converted file has a digest."""

@@ -49,6 +49,7 @@ def test_momentum_goes_there_and_comes_back(tmp_path: Path, suffix: str, framewo
     assert back.values == model.values
 
 
+@pytest.mark.slow
 def test_a_class_trains_with_its_own_momentum(tmp_path: Path) -> None:
     """So it needs no `--accept`, and the report says it."""
     source = stated_by_keras(tmp_path / "a.keras", bn_momentum=0.95)

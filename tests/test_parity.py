@@ -63,6 +63,7 @@ def test_folding_and_rounding_in_any_order_raises_no_alarm(dtype: np.typing.DTyp
     assert {layer.allowed for layer in report.layers} == {EXACT}
 
 
+@pytest.mark.slow
 def test_half_precision_hides_no_small_defect() -> None:
     """One late epsilon moves logits a hundred times less than rounding every weight to 11 bits does, and is found."""
     model = narrow(bn_epsilon=1e-3)

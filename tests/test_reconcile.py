@@ -63,6 +63,7 @@ def test_a_fold_in_float64_leaves_the_network_where_it_was() -> None:
     assert relative_l2(unfolded, wrong) > 1e-2  # so the fold was needed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_fold_is_never_stored_below_float32(dtype: str) -> None:
     model = narrow(dtype=dtype)
@@ -106,6 +107,7 @@ def test_what_matters_in_training_alone_is_taken_over_and_no_answer_changes() ->
     assert np.array_equal(forward(model, probe)["logits"], forward(other, probe)["logits"])
 
 
+@pytest.mark.slow
 def test_the_effect_of_padding_is_measured_where_it_is() -> None:
     effect = measure(narrow(), Change("pool_padding", "same_upper", "symmetric", "refused"), size=299)
     assert effect.layer == "block3.pool"

@@ -144,6 +144,7 @@ def test_inner_outputs_are_those_of_the_real_network(network: tuple[Oracle, Mode
         assert abs(flat.std() - scale) < INSIDE / 10 * scale, ours
 
 
+@pytest.mark.slow
 def test_batching_changes_no_bit(network: tuple[Oracle, Model]) -> None:
     told, model = network
     images = told.images(75)

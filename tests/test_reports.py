@@ -94,6 +94,7 @@ def test_a_disk_that_is_full_leaves_the_old_report_whole(suffix: str, tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @ALL
 @SUFFIX
 def test_same_report_same_bytes_and_the_same_figures_whatever_the_format(kind: str, suffix: str, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
 
 
 @pytest.mark.usefixtures("finely")
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_threads_batches_taps_and_repetition_change_no_bit(network: Model, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, few = probe(network), [layer.name for layer in network.layers[3::5]]
     monkeypatch.setenv(_threads.SETTING, "1")

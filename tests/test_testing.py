@@ -23,6 +23,7 @@ def test_the_same_function_gives_the_report() -> None:
     assert report.layers
 
 
+@pytest.mark.slow
 def test_another_function_fails_with_the_report_in_plain_text() -> None:
     a, b = str(FIXTURES / "keras.h5"), FIXTURES / "timm.pth"
     with pytest.raises(AssertionError) as failed:
@@ -58,6 +59,7 @@ def test_what_cannot_be_compared_is_no_failed_assertion(tmp_path: Path) -> None:
         assert_same_function(FIXTURES / "timm.pth")
 
 
+@pytest.mark.slow
 def test_pytest_shows_the_line_of_the_test() -> None:
     with pytest.raises(AssertionError) as failed:
         assert_same_function(narrow(), narrow(seed=1), sizes=SIZES)

@@ -231,6 +231,7 @@ def test_nothing_else_differs_only_where_no_size_says_otherwise() -> None:
     assert not any(diagnosis.last for diagnosis in report.diagnoses)
 
 
+@pytest.mark.slow
 def test_the_side_that_is_broken_is_named() -> None:
     good = narrow()
     broken = changed(good, block7__sepconv2__bn__variance=np.ones_like(good.weights["block7.sepconv2.bn.variance"].read()))

@@ -71,6 +71,7 @@ def test_a_fold_is_told_by_its_attribute() -> None:
     assert summary(list(found.values())) == "196 bit-equal, 40 differ as folding `bn_epsilon` makes them, within 2 ulp"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_a_fold_is_told_in_any_dtype(dtype: Any) -> None:
     a = narrow()
@@ -108,6 +109,7 @@ def test_there_and_back_is_close() -> None:
     assert folded(a, b, differences(a, b)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_rounding_and_widening_are_told_either_way(dtype: Any) -> None:
     a = narrow()
@@ -123,6 +125,7 @@ def test_rounding_and_widening_are_told_either_way(dtype: Any) -> None:
     assert not any(d.rounding or d.maximum for d in wide.values())
 
 
+@pytest.mark.slow
 def test_what_half_precision_cannot_hold_is_not_rounding() -> None:
     a = with_(narrow(), POINTWISE, weight(narrow(), POINTWISE) * np.float32(1e6))
     with np.errstate(over="ignore"):
