@@ -67,6 +67,11 @@ def test_a_tensor_that_is_not_what_it_announced_is_not_written() -> None:
         [*contents("x", Tensor((3,), DType("float32"), lambda: np.zeros(2, np.float32)))]
 
 
+def test_a_tensor_that_has_fewer_bytes_than_it_announced_is_not_written() -> None:
+    with pytest.raises(ValueError, match=r"x: 4 bytes are stored, float32\(3,\) announced"):
+        [*contents("x", _arrays.view(memoryview(b"1234"), DType("float32"), (3,)))]
+
+
 def test_of_a_mapped_file_no_more_is_held_than_was_read_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").write_bytes(bytes(5 << 20))
     data, passed = _maps.mapped(tmp_path / "x"), [0]
@@ -82,7 +87,7 @@ def test_a_dtype_is_what_numpy_says_of_it(name: str) -> None:
     ours = _arrays.dtype_named(name)
     theirs = np.dtype(getattr(ml_dtypes, name) if name in _arrays.EXTENDED else name)
     assert np.dtype(ours) == theirs
-    assert (ours.name, ours.itemsize) == (theirs.name, theirs.itemsize)
+    assert (ours, ours.itemsize) == (theirs.name, theirs.itemsize)
     assert ours.kind == ("V" if name in _arrays.EXTENDED else theirs.kind)  # ml_dtypes says f of one of its own, V of the others
     assert Tensor.of(np.zeros(2, theirs)).dtype == ours
     other = np.dtype("int16" if name != "int16" else "int32")
@@ -97,13 +102,14 @@ NUMBERS = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5), elements=NUMBERS))
 def test_the_least_of_a_tensor_is_found_with_and_without_numpy(array: Array) -> None:
-    for wide in (array, array.astype(np.float64)):
-        stored = _arrays.view(memoryview(wide.tobytes()), Tensor.of(wide).dtype, wide.shape)
+    with np.errstate(all="ignore"):
+        kinds = [array.astype(kind) for kind in (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)]
+    for each in kinds:
+        stored = _arrays.view(memoryview(each.tobytes()), Tensor.of(each).dtype, each.shape)
         assert stored.stored is not None
-        plainly, read = _arrays.extremes(stored), _arrays.extremes(Tensor.of(wide))
-        assert plainly[0] == read[0] == np.isfinite(wide).all()
-        assert plainly == read or not plainly[0]
-        assert not plainly[0] or plainly[1] == wide.min(initial=np.inf)
+        plainly, read = _arrays.extremes(stored), _arrays.extremes(Tensor.of(each))
+        assert plainly[0] == read[0] == np.isfinite(each).all()
+        assert not plainly[0] or plainly[1] == read[1] == each.astype(np.float64).min(initial=np.inf)
 
 
 @given(laid_out(), st.sampled_from("<>"))

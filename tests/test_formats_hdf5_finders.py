@@ -239,6 +239,20 @@ def test_what_keras_does_not_write_is_left_to_the_library(
     assert len(found) > 3
 
 
+@pytest.mark.parametrize("kind", [np.dtype([("a", "u1"), ("b", "u1")]), np.dtype(("u1", (2,)))], ids=["compound", "array"])
+def test_two_bytes_that_mean_something_are_no_bfloat16(kind: np.dtype[Any], counting: type[Counting]) -> None:
+    def fill(root: Any) -> None:
+        root["type"] = kind
+        h5py.h5d.create(root.id, b"x", root["type"].id, h5py.h5s.create_simple((4,)))
+
+    content = saved(fill)
+    for own in (True, False):
+        refused = pytest.raises(UnreadableError, match="does not hold plain numbers")
+        with open_hdf5(PATH, memoryview(content), USUAL.budget(PATH, len(content)), own) as file, refused:
+            file.tensor(file.root, "x")
+    assert counting.opened == 2
+
+
 def test_short_addresses_are_left_to_the_library(counting: type[Counting]) -> None:
     properties = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     properties.set_sizes(4, 4)

@@ -166,7 +166,7 @@ def test_numbers_in_typed_fields(dtype: str, kind: int, content: bytes, tmp_path
     made = kept((3, 1, 1, 1), block(1, encoded(3) + encoded(1) * 3), number(2, 1), block(4, struct.pack("<3f", 1, -2, 0.5)))
     assert read(saved(tmp_path, made)).tensors["w.weight"].read().ravel().tolist() == [1, -2, 0.5]
     name, tensor = _tensor(tmp_path, memoryview(number(1, 3) + number(2, kind) + content + block(8, "w")))
-    assert (name, tensor.shape, tensor.dtype.name, tensor.read().dtype.name) == ("w", (3,), dtype, dtype)
+    assert (name, tensor.shape, tensor.dtype, tensor.read().dtype.name) == ("w", (3,), dtype, dtype)
     assert tensor.read().tolist() == [1, -2, 0.5]
 
 

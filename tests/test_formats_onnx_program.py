@@ -49,7 +49,7 @@ def test_the_program_is_the_network(
     seen = {name: found.evidence[name] for name in attributes if head or name != "head_scale"}
     assert seen == {name: (attributes[name], "graph") for name in seen}
     assert ("head_scale" in found.evidence) == head
-    assert {tensor.dtype.name for tensor in found.tensors.values()} == {np.dtype(dtype).name}
+    assert {tensor.dtype for tensor in found.tensors.values()} == {np.dtype(dtype).name}
 
 
 # Injected faults.

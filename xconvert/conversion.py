@@ -301,7 +301,7 @@ def _notes(plan: Plan) -> list[str]:
     model, intended, changes, target = plan.model, plan.intended, plan.changes, plan.target
     for change in changes:
         widened = {
-            model.weights[name].dtype.name for name in change.weights if model.weights[name].dtype != intended.weights[name].dtype
+            model.weights[name].dtype for name in change.weights if model.weights[name].dtype != intended.weights[name].dtype
         }
         if widened:
             notes.append(f"folded weights are float32: {'/'.join(sorted(widened))} would round them")

@@ -13,7 +13,7 @@ from typing import Literal
 from xconvert.deferred import np
 from xconvert.errors import UsageError
 from xconvert.model import Array, Model, Tensor
-from xconvert.reconcile import Change, classes, with_background, without_background
+from xconvert.reconcile import Change, classes, folded_dtype, with_background, without_background
 from xconvert.tuples import NamedTuple
 
 MOST = 1_000_000  # classes of a new head: 8 GB for 2048 features
@@ -111,7 +111,7 @@ def with_head(model: Model, count: int, init: str, seed: int) -> tuple[Model, tu
     before = f"{classes(model)} classes" if model.head else "none"
     last = next(layer for layer in reversed(model.layers) if layer.parameters and layer.name != "predictions")
     features = model.weights[f"{last.name}.{next(iter(last.parameters))}"]
-    dtype = model.weights[WEIGHT].dtype if model.head else np.promote_types(features.dtype, np.float32)
+    dtype = model.weights[WEIGHT].dtype if model.head else folded_dtype(features.dtype)
     weight, bias = INITS[init].draw(np.random.default_rng(seed), features.shape[-1], count)
     made = {WEIGHT: Tensor.of(weight.astype(dtype)), BIAS: Tensor.of(bias.astype(dtype))}
     note = f"the head is new and untrained, {count} classes: {INITS[init].told}, seed {seed}"

@@ -138,6 +138,8 @@ def _tuples(value: Any) -> Any:
 
 def main(asked: dict[str, Any]) -> None:
     """Read ``asked["path"]`` under limits and write it to ``asked["answer"]``, or what is wrong to ``asked["problem"]``."""
+    import numpy  # noqa: F401  (which takes 43 MiB, and is no part of what reading may)
+
     memory, path = asked["memory"], asked["path"]
     _limit(memory, asked["size"], asked["seconds"])
     try:

@@ -226,12 +226,14 @@ def _weights(match: Match, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def rearranged(tensor: Tensor, source: str, target: str) -> Tensor:
-    """``tensor`` with its axes moved, still unread; axes of one element that ``source`` lacks are made."""
+    """``tensor`` with its axes moved, still unread; axes of one element that ``source`` lacks are made. Where it ends up in the
+    order of the file, it is ``stored`` as it was.
+    """
     if source == target:
         return tensor
     absent = [axis for axis in axes.parse(target) if axis != "1" and axis not in axes.parse(source)]
     full = " ".join([*absent, source])  # a 1x1 convolution may be stored without its spatial axes
-    order, stored = tensor.lies or (axes.letters(full), tensor.stored)
+    order, stored = tensor.in_file or (axes.letters(full), tensor.stored)
 
     def read() -> Array:
         array = tensor.read()
@@ -239,7 +241,7 @@ def rearranged(tensor: Tensor, source: str, target: str) -> Tensor:
 
     shape = axes.reshape((1,) * len(absent) + tensor.shape, full, target)
     as_stored = stored if order == axes.letters(target) else None
-    return Tensor(shape, tensor.dtype, read, stored=as_stored, lies=(order, stored))
+    return Tensor(shape, tensor.dtype, read, stored=as_stored, in_file=(order, stored))
 
 
 def _attributes(

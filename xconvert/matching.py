@@ -240,7 +240,7 @@ def attempt(seen: Seen, implementation: Implementation, dialect: Dialect, depth:
             bound[f"{layer.name}.{parameter}"] = (theirs, fitting[0] if fitting else "")
             if not fitting:
                 misshapen.append(f"`{theirs}` has shape {tensors[theirs].shape}, expected axes {' or '.join(patterns)}")
-            elif not _floats(tensors[theirs].dtype):
+            elif not tensors[theirs].dtype.startswith(("float", "bfloat")):
                 misshapen.append(f"`{theirs}` is {tensors[theirs].dtype}, expected floating point")
     added = {dialect.tensor(names[layer.name], name) for layer in layers for name in dialect.added.get(layer.op, ())}
     unexpected = tensors.keys() - {theirs for theirs, _ in bound.values()} - added
@@ -249,11 +249,6 @@ def attempt(seen: Seen, implementation: Implementation, dialect: Dialect, depth:
     bound = {weight: (prefix + theirs, pattern) for weight, (theirs, pattern) in bound.items()}
     kept = tuple(name for name in tensors if name in unexpected)
     return Match(implementation, dialect, depth, head, bound, tuple(missing), kept, tuple(misshapen), ignored, prefix)
-
-
-@cache  # NumPy makes the name of a dtype anew each time
-def _floats(dtype: Any) -> bool:
-    return bool(dtype.name.startswith(("float", "bfloat")))
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> tuple[str, dict[str, Tensor]]:

@@ -29,16 +29,11 @@ class DType(str):
     __hash__ = str.__hash__
 
     def __eq__(self, other: object) -> bool:
-        """As NumPy's dtypes: also where ``other`` is that dtype, or its scalar type, such as ``np.float32``."""
-        return self.name == (other.__name__.rstrip("_") if isinstance(other, type) else other)
+        """Whether ``other`` is the same name, NumPy's dtype of that name, or its scalar type, such as ``np.float32``."""
+        return str.__eq__(self, other.__name__.rstrip("_") if isinstance(other, type) else other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
-
-    @property
-    def name(self) -> str:
-        """The name alone, as NumPy's dtypes have it."""
-        return str(self)
 
     @property
     def kind(self) -> str:
@@ -58,9 +53,9 @@ class Tensor(NamedTuple):
     """One array of a checkpoint, read when asked for.
 
     ``read`` returns an array of exactly this shape and dtype, possibly read-only and possibly not contiguous. ``stored``, where
-    the file has its bytes as such an array in C order has them: returns these, without NumPy. ``lies``, of a tensor whose axes
-    were moved: those axes in the order of the file, with what returns the bytes there. ``told``, only in a checkpoint that is
-    written: takes the tensor's bytes, piece by piece, as they go into the file.
+    the file has its bytes as such an array in C order has them: returns these, without NumPy. ``in_file``, of a tensor whose axes
+    were moved: those axes in the order of the file, with what returns the bytes there. Whoever replaces ``read`` replaces both.
+    ``told``, only in a checkpoint that is written: takes the tensor's bytes, piece by piece, as they go into the file.
     """
 
     shape: tuple[int, ...]
@@ -68,7 +63,7 @@ class Tensor(NamedTuple):
     read: Callable[[], Array]
     told: Callable[[memoryview], None] | None = None
     stored: Callable[[], memoryview] | None = None
-    lies: tuple[tuple[str, ...], Callable[[], memoryview] | None] | None = None
+    in_file: tuple[tuple[str, ...], Callable[[], memoryview] | None] | None = None
 
     @property
     def nbytes(self) -> int:

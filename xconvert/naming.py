@@ -23,7 +23,7 @@ def describe(model: Model) -> dict[str, Any]:
         "blocks": model.depth._asdict(),
         "classes": classes(model) or None,
         "parameters": sum(math.prod(tensor.shape) for tensor in model.weights.values()),
-        "dtypes": sorted({dtype.name for dtype in {tensor.dtype for tensor in model.weights.values()}}),
+        "dtypes": sorted({tensor.dtype for tensor in model.weights.values()}),
         "attributes": {name: attribute._asdict() for name, attribute in model.attributes.items()},
         "preprocessing": dict(model.preprocessing),
     }

@@ -88,14 +88,14 @@ class Network(NamedTuple):
     def of(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor]) -> Network:
         """A network that computes with ``tensors``; raises ``UsageError`` for those that are no floats."""
         for name, tensor in tensors.items():
-            if tensor.dtype.name not in FLOATS:
-                raise UsageError(f"`.onnx` networks cannot compute with `{name}` of dtype `{tensor.dtype.name}`")
+            if tensor.dtype not in FLOATS:
+                raise UsageError(f"`.onnx` networks cannot compute with `{name}` of dtype `{tensor.dtype}`")
         return cls(layers, tensors)
 
     def used(self, layer: Layer, parameter: str) -> str:
         """The value that an operator takes: an initializer, or what it is cast to."""
         name = f"{layer.name}.{parameter}"
-        return name if self.tensors[name].dtype.name == COMPUTED else f"{name}.{COMPUTED}"
+        return name if self.tensors[name].dtype == COMPUTED else f"{name}.{COMPUTED}"
 
     def casts(self) -> Iterator[bytes]:
         """Nodes that make float32 of what is stored otherwise."""
@@ -171,7 +171,7 @@ def _attribute(name: str, value: Value) -> bytes:
 def _tensor_head(name: str, tensor: Tensor) -> bytes:
     """A ``TensorProto`` up to its raw data."""
     dims = b"".join(number(1, size) for size in tensor.shape)
-    return dims + number(2, FLOATS[tensor.dtype.name]) + block(8, name) + head(9, tensor.nbytes)
+    return dims + number(2, FLOATS[tensor.dtype]) + block(8, name) + head(9, tensor.nbytes)
 
 
 def _value(name: str, kind: int, shape: Sequence[int | str]) -> bytes:

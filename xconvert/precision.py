@@ -107,7 +107,7 @@ def _cost(model: Model, rounded: Mapping[str, Rounded]) -> Check:
         )
     )
     moved, allowed = relative_l2(exact, actual), ROUNDINGS * relative_l2(exact, least)
-    kinds = "/".join(sorted({each.dtype.name for each in rounded.values()}))
+    kinds = "/".join(sorted({each.dtype for each in rounded.values()}))
     output = "logits" if model.head else "features"
     told = f"{len(rounded)} weights rounded to {kinds} move the {output} by {moved:.1e} of {allowed:.1e} allowed (relative L2)"
     return Check("precision", moved <= allowed, told)
@@ -125,9 +125,9 @@ def _most_lost(rounded: Mapping[str, Rounded], who: str) -> Diagnosis:
 
     worst = max(rounded, key=beyond)
     least, dtype = np.abs(rounded[worst].full.read().astype(np.float64)).min(), rounded[worst].dtype
-    told = f"{who} has too small numbers for {dtype.name} in `{worst}`, down to {least:.1e}"
+    told = f"{who} has too small numbers for {dtype} in `{worst}`, down to {least:.1e}"
     smallest = float(ml_dtypes.finfo(dtype).smallest_normal)  # type: ignore[no-untyped-call]
-    hint = f"keep the batch norms in float32, or the whole network: {dtype.name} has full precision above {smallest:.1e}"
+    hint = f"keep the batch norms in float32, or the whole network: {dtype} has full precision above {smallest:.1e}"
     return Diagnosis("precision", worst.rpartition(".")[0], told, hint)
 
 

@@ -81,7 +81,7 @@ class Digest:
         import hashlib
 
         named = ((name, self._tensors[name]) for name in sorted(self._sums))
-        lines = (json.dumps([name, tensor.dtype.name, tensor.shape, masked(self._sums[name])]) for name, tensor in named)
+        lines = (json.dumps([name, tensor.dtype, tensor.shape, masked(self._sums[name])]) for name, tensor in named)
         return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 

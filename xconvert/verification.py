@@ -210,7 +210,7 @@ def structure(a: Model, b: Model) -> list[Check]:
     if unlike:
         told = "; ".join(f"`{n}` {a.weights[n].shape} against {b.weights[n].shape}" for n in unlike[:4])
     checks.append(Check("shapes", not unlike, told))
-    dtypes = [", ".join(sorted({t.dtype.name for t in m.weights.values()})) for m in (a, b)]
+    dtypes = [", ".join(sorted({t.dtype for t in m.weights.values()})) for m in (a, b)]
     checks.append(Check("dtypes", True, dtypes[0] if dtypes[0] == dtypes[1] else " against ".join(dtypes)))
     return [*checks, Check("preprocessing", True, _preprocessing(a.preprocessing, b.preprocessing))]
 

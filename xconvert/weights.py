@@ -163,7 +163,7 @@ def _fold_of_rounded(a: Model, b: Model, name: str) -> tuple[str, str]:
     for one, other in ((a, b), (b, a)):
         for dtype in {tensor.dtype for tensor in other.weights.values() if tensor.dtype.itemsize < 4}:
             if attribute := _fold(as_rounded(one, dtype), other, name, other.weights[name].read()):
-                return attribute, dtype.name
+                return attribute, dtype
     return "", ""
 
 

@@ -131,7 +131,7 @@ def told(path: Path) -> Told:
 def same(tensors: Mapping[str, Tensor], expected: Mapping[str, np.ndarray], dtype: str) -> None:
     assert set(tensors) == set(expected)
     for name, values in expected.items():
-        assert tensors[name].dtype.name == dtype
+        assert tensors[name].dtype == dtype
         assert np.array_equal(tensors[name].read().astype(np.float64), values), name
 
 

@@ -245,8 +245,8 @@ def describe_job(folder: Path, backend: Backend, model: Model, job: Job, *, trai
 
 def save_images(folder: Path, jobs: Sequence[Job]) -> None:
     """Write the images and labels of ``jobs``, which differ in nothing else, into ``folder``: ``worker.read`` takes them."""
-    np.savez(folder / "images.npz", *(j.images for j in jobs))
-    np.savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
+    savez(folder / "images.npz", *(j.images for j in jobs))
+    savez(folder / "labels.npz", *(j.labels for j in jobs if j.labels is not None))
 
 
 def command_of(module: str, backend: str, *arguments: str) -> list[str]:
@@ -262,7 +262,7 @@ def savez(file: Path, *arrays: Array, **named: Array) -> None:
 
 def loadz(file: Path) -> Any:
     """What ``savez`` wrote."""
-    return np.load(file)
+    return np.load(file)  # noqa: TID251
 
 
 CANNOT = 3  # exit code of the worker when the backend says that it cannot run this network

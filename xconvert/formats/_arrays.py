@@ -98,10 +98,6 @@ def strides_of(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
     return tuple(found[: len(shape)])
 
 
-def _itself(array: Array) -> Array:
-    return array
-
-
 def view(
     buffer: memoryview,
     dtype: DType,
@@ -110,7 +106,7 @@ def view(
     order: Order = "<",
     offset: int = 0,
     strides: tuple[int, ...] | None = None,
-    then: Callable[[Array], Array] = _itself,
+    then: Callable[[Array], Array] | None = None,
 ) -> Tensor:
     """A tensor over ``buffer``, which must be large enough; nothing is read before ``Tensor.read``.
 
@@ -121,15 +117,16 @@ def view(
     def read() -> Array:
         if elements(shape) == 0:
             return np.empty(shape, dtype)
-        stored, carrier = _carried(dtype, order)
-        array: Array = np.ndarray(shape, stored, buffer, offset, strides)
+        there, carrier = _carried(dtype, order)
+        array: Array = np.ndarray(shape, there, buffer, offset, strides)
         array = array.astype(carrier, copy=False)
-        return then(array != 0 if dtype == "bool" else array.view(dtype))
+        array = array != 0 if dtype == "bool" else array.view(dtype)
+        return then(array) if then else array
 
     def stored() -> memoryview:
         return buffer[offset : offset + elements(shape) * dtype.itemsize]
 
-    plain = then is _itself and order == _NATIVE and dtype != "bool" and strides in (None, strides_of(shape, dtype.itemsize))
+    plain = not then and order == _NATIVE and dtype != "bool" and strides in (None, strides_of(shape, dtype.itemsize))
     return Tensor(shape, dtype, read, stored=stored if plain else None)
 
 
@@ -143,14 +140,15 @@ def _carried(dtype: DType, order: Order) -> tuple[np.dtype[Any], np.dtype[Any]]:
 
 
 def extremes(tensor: Tensor) -> tuple[bool, float]:
-    """Whether all numbers of ``tensor`` are finite, and the least; without NumPy where they are few and stored plainly."""
+    """Whether all numbers of ``tensor`` are finite, and if so the least; without NumPy where they are few and stored plainly."""
     code = {"float32": "f", "float64": "d"}.get(tensor.dtype)
+    passed(tensor.nbytes)
     if tensor.stored and code and 0 < tensor.nbytes <= _FEW:
         numbers = tensor.stored().cast(code)  # type: ignore[call-overload]
         return all(map(math.isfinite, numbers)), min(numbers)
     array = tensor.read()
-    passed(array.nbytes)
-    return bool(np.isfinite(array).all()), float(array.min()) if array.size else math.inf
+    finite = bool(np.isfinite(array).all())
+    return finite, float(array.min()) if finite and array.size else math.inf
 
 
 def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
@@ -158,13 +156,19 @@ def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
     for longer rows. What was read of mapped files is let go of; a ``tensor`` that wants to be ``told`` of each piece is. Raises
     ``ValueError`` where it is not what it announced.
     """
-    for piece in pieces(tensor.stored()) if tensor.stored and _NATIVE == "<" else _copied(name, tensor):
+    for piece in _stored(name, tensor.stored(), tensor) if tensor.stored and _NATIVE == "<" else _read(name, tensor):
         if tensor.told:
             tensor.told(piece)
         yield piece
 
 
-def _copied(name: str, tensor: Tensor) -> Iterator[memoryview]:
+def _stored(name: str, there: memoryview, tensor: Tensor) -> Iterator[memoryview]:
+    if there.nbytes != tensor.nbytes:
+        raise ValueError(f"{name}: {there.nbytes} bytes are stored, {tensor.dtype}{tensor.shape} announced")
+    return pieces(there)
+
+
+def _read(name: str, tensor: Tensor) -> Iterator[memoryview]:
     array = tensor.read()
     if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
         raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")

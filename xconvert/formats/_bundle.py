@@ -249,8 +249,8 @@ def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """
     texts = {name if name == RECORD else f"{RECORD}/{name}": name for name in metadata}
     for name, tensor in tensors.items():
-        if tensor.dtype.name not in _CODES:
-            raise UsageError(f"TensorFlow checkpoints cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
+        if tensor.dtype not in _CODES:
+            raise UsageError(f"TensorFlow checkpoints cannot hold `{shown(name)}` of dtype `{tensor.dtype}`")
         if name in texts or name == GRAPH:
             raise UsageError(f"a tensor in a TensorFlow checkpoint cannot be called `{name}`")
     data, index = files(path)
@@ -274,7 +274,7 @@ def write_bundle(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
         for name in sorted(tensors, key=str.encode):
             tensor = tensors[name]
-            described = number(1, _CODES[tensor.dtype.name]) + block(2, b"".join(_dims(tensor.shape)))
+            described = number(1, _CODES[tensor.dtype]) + block(2, b"".join(_dims(tensor.shape)))
             add(name, described, contents(name, tensor))
         if graph is not None:
             add(GRAPH, _TEXT_ENTRY, *_encoded(graph))

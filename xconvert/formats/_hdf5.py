@@ -114,14 +114,14 @@ class Hdf5:
         if found.external:
             raise self._refused(node.path, "keeps its numbers in other places or files")
         shape = checked_shape(self._path, node.path, found.shape)
-        stored = found.dtype
+        code = found.dtype
         # Keras says so in `.weights.h5`, and stores the same bytes without a word in `.h5`.
-        if stored is None or (stored == said.BFLOAT16 and self.texts(node).get("dtype", "bfloat16") != "bfloat16"):
+        if code is None or (code == said.BFLOAT16 and self.texts(node).get("dtype", "bfloat16") != "bfloat16"):
             raise self._refused(node.path, "does not hold plain numbers")
-        dtype, order = _in_memory(stored)
+        dtype, order = _in_memory(code)
         size = elements(shape) * dtype.itemsize
         if found.layout == CHUNKED:
-            return self._chunked(node.path, found, shape, stored, dtype)
+            return self._chunked(node.path, found, shape, code, dtype)
         if size != found.stored:
             raise self._refused(node.path, f"declares {size} bytes and stores {found.stored}")
         if found.layout == COMPACT and size:
@@ -133,7 +133,7 @@ class Hdf5:
             raise damaged(self._path, f"`{shown(node.path)}` lies outside the file")
         return view(self._buffer, dtype, shape, order=order, offset=found.offset or 0)
 
-    def _chunked(self, where: str, found: Dataset, shape: tuple[int, ...], stored: str, dtype: DType) -> Tensor:
+    def _chunked(self, where: str, found: Dataset, shape: tuple[int, ...], code: str, dtype: DType) -> Tensor:
         """The tensor of a dataset that is in chunks."""
         filters = {number for number, _ in found.filters}
         if not filters <= FILTERS:
@@ -154,7 +154,7 @@ class Hdf5:
             if largest > 1000 * there:
                 raise self._refused(where, f"declares {largest} bytes and stores {there}")
         self.budget.take(size, f"`{shown(where)}` would expand to {told(size)}")
-        chunked = Chunked(self._buffer, image.base, tree, shape, chunk, stored, found.filters)
+        chunked = Chunked(self._buffer, image.base, tree, shape, chunk, code, found.filters)
 
         def read() -> Array:
             with self._sound(where):
@@ -282,9 +282,9 @@ def open_hdf5(path: Path, buffer: memoryview, budget: Budget, own: bool = True) 
 
 
 @cache
-def _in_memory(stored: str) -> tuple[DType, Order]:
+def _in_memory(code: str) -> tuple[DType, Order]:
     """The dtype of a tensor, and the order of the bytes in the file, of NumPy's code."""
-    return dtype_named("bfloat16" if stored == said.BFLOAT16 else CODES[stored[1:]]), ">" if stored[0] == ">" else "<"
+    return dtype_named("bfloat16" if code == said.BFLOAT16 else CODES[code[1:]]), ">" if code[0] == ">" else "<"
 
 
 def _is_group(finder: Finder, node: Node) -> bool:

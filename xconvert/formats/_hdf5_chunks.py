@@ -52,7 +52,7 @@ class Chunked(NamedTuple):
         return out
 
     def _unpacked(self, raw: memoryview, mask: int) -> Array:
-        size = prod(self.chunk) * np.dtype(self.dtype).itemsize
+        size = prod(self.chunk) * int(self.dtype[2:])
         content: bytes | memoryview = raw
         for number, (kind, width) in reversed(list(enumerate(self.filters))):
             if mask >> number & 1:  # left away for this chunk

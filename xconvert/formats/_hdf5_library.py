@@ -143,7 +143,7 @@ class Library:
             same = stored.equal(self._h5py.h5t.py_create(dtype, logical=True))
         except TypeError:  # NumPy has nothing like it
             return None
-        plain = dtype.str == said.BFLOAT16 or (dtype.kind in "fiub" and dtype.itemsize <= 8)
+        plain = dtype == np.dtype(said.BFLOAT16) or (dtype.kind in "fiub" and dtype.itemsize <= 8)
         return dtype.str if same and plain else None
 
     def _references(self, node: Node, name: bytes) -> memoryview | None:

@@ -45,9 +45,9 @@ class NewHdf5:
 
     def tensor(self, parent: Node, name: str, tensor: Tensor) -> None:
         """Write the contiguous, little-endian dataset ``name`` as Keras does; raises ``UsageError`` for what is no number."""
-        bfloat16 = tensor.dtype.name == "bfloat16"
+        bfloat16 = tensor.dtype == "bfloat16"
         if not bfloat16 and (tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8):
-            raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
+            raise UsageError(f"Keras files cannot hold `{shown(name)}` of dtype `{tensor.dtype}`")
         self._file.write(bytes(-self._file.tell() % 8))
         dataset = Node(encoding.dataset(tensor.shape, tensor.dtype, self._file.tell()))
         self._file.writelines(contents(name, tensor))

@@ -174,5 +174,5 @@ def tensor_of(value: TorchTensor, data: memoryview, order: Order) -> Tensor:
 
     start = value.storage.start * value.storage.itemsize + value.offset * dtype.itemsize
     strides = tuple(s * dtype.itemsize for s in value.strides)
-    then = {"then": signed} if value.conjugate or value.negative else {}
-    return view(data, dtype, value.shape, order=order, offset=start, strides=strides, **then)
+    then = signed if value.conjugate or value.negative else None
+    return view(data, dtype, value.shape, order=order, offset=start, strides=strides, then=then)

@@ -129,7 +129,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         layer, _, weight = name.rpartition("/")
         if not weight or "/" in layer or not {layer, weight}.isdisjoint(("", ".", "..")):
             raise UsageError(f"`.h5` files hold weights called `<layer>/<weight>`, not `{shown(name)}`")
-        if tensor.dtype.name == "bfloat16":
+        if tensor.dtype == "bfloat16":
             raise UsageError("Keras cannot load bfloat16 weights from `.h5`", hints=["write `.weights.h5` instead"])
         layers.setdefault(layer, {})[weight] = tensor
     from xconvert.formats._hdf5_writing import create_hdf5

@@ -227,13 +227,13 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     """
     tensors = checkpoint.tensors
     for name, tensor in tensors.items():
-        if tensor.dtype.name not in _TYPES:
-            raise UsageError(f"MindSpore files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
+        if tensor.dtype not in _TYPES:
+            raise UsageError(f"MindSpore files cannot hold `{shown(name)}` of dtype `{tensor.dtype}`")
         if elements(tensor.shape) == 0:
             raise UsageError(f"MindSpore files cannot hold `{shown(name)}`, which has no elements")
     with path.open("wb") as file:
         for name, tensor in tensors.items():
-            dims = b"".join(number(1, d) for d in tensor.shape) + block(2, _TYPES[tensor.dtype.name])
+            dims = b"".join(number(1, d) for d in tensor.shape) + block(2, _TYPES[tensor.dtype])
             left, room = tensor.nbytes, 0
             for piece in contents(name, tensor):
                 while piece:

@@ -155,7 +155,7 @@ def read_bytes(path: Path) -> Array:
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Create ``path``, readable by ``np.load``; raises ``UsageError`` for dtypes that are no numbers."""
     tensors = checkpoint.tensors
-    dtypes = {name: tensor.dtype.name for name, tensor in tensors.items() if tensor.dtype.name in EXTENDED}
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype in EXTENDED}
     with path.open("wb") as file:
         archive = ZipWriter(file)
         for name, tensor in tensors.items():
@@ -167,8 +167,8 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 def _npy_header(name: str, tensor: Tensor) -> bytes:
     dtype = tensor.dtype
-    if dtype.name not in STANDARD and dtype.name not in EXTENDED:
-        raise UsageError(f"`.npz` files cannot hold `{shown(name)}` of dtype `{dtype.name}`")
+    if dtype not in STANDARD | EXTENDED:
+        raise UsageError(f"`.npz` files cannot hold `{shown(name)}` of dtype `{dtype}`")
     stored = np.dtype(f"u{dtype.itemsize}" if dtype in EXTENDED else dtype)
     file = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(stored.newbyteorder("<"))

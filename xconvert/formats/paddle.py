@@ -159,8 +159,8 @@ def write_pickle(path: Path, checkpoint: Checkpoint, protocol: int) -> None:
     for name, tensor in tensors.items():
         if name in (NAMES, PIECES):
             raise UsageError(f"Paddle files cannot hold a tensor called `{name}`")
-        if tensor.dtype.name not in _WRITTEN:
-            raise UsageError(f"Paddle files cannot hold `{shown(name)}` of dtype `{tensor.dtype.name}`")
+        if tensor.dtype not in _WRITTEN:
+            raise UsageError(f"Paddle files cannot hold `{shown(name)}` of dtype `{tensor.dtype}`")
     version = bytes([0x80, protocol])
     with path.open("wb") as file:
         file.write(version + b"}(")

@@ -138,10 +138,10 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
     does that without gaps, which are not allowed. Raises ``UsageError`` for dtypes that the format does not have.
     """
     tensors = checkpoint.tensors
-    codes = {name: _CODES.get(tensor.dtype.name) for name, tensor in tensors.items()}
+    codes = {name: _CODES.get(tensor.dtype) for name, tensor in tensors.items()}
     for name, code in codes.items():
         if name == _METADATA or code is None:
-            raise UsageError(f"safetensors files cannot hold `{shown(name)}` of dtype `{tensors[name].dtype.name}`")
+            raise UsageError(f"safetensors files cannot hold `{shown(name)}` of dtype `{tensors[name].dtype}`")
     placed = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     offsets, at = dict[str, list[int]](), 0
     for name in placed:

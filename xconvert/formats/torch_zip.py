@@ -95,7 +95,7 @@ def _metadata(metadata: Mapping[str, str]) -> bytes:
 
 def _tensor(key: str, name: str, tensor: Tensor) -> bytes:
     """A call of ``_rebuild_tensor_v2``, or v3 for a dtype without a storage class: contiguous, from the storage's start."""
-    dtype = tensor.dtype.name
+    dtype = tensor.dtype
     if dtype not in _CLASSES and dtype not in _LATER:
         raise UsageError(f"PyTorch has no dtype for the `{dtype}` values of `{shown(name)}`")
     size, later = elements(tensor.shape), dtype in _LATER
