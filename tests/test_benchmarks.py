@@ -100,3 +100,13 @@ def test_the_time_of_a_conversion_goes_into_its_steps(tmp_path: Path) -> None:
     assert {name for told in both for name in told} <= known
     assert {"import NumPy", "read the mapping files"} <= {name for told in both for name in told}
     assert 0.05 < sum(sum(told.values()) for told in both) < 30
+
+
+@pytest.mark.slow
+def test_the_time_of_a_forward_pass_goes_into_operations() -> None:
+    command = [sys.executable, SAMPLED.with_name("operations.py"), ROOT / "fixtures" / "keras.h5", "2"]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert len(told) == 2
+    for taken in told:
+        assert {"conv", "depthwise", "pointwise", "batch_norm", "relu", "max_pool", "everything else"} <= taken.keys()
+        assert all(spent > 0 for spent in taken.values())
