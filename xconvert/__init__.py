@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as in ``typing``, which the process that forks does without: see ``supervision``
 
 __version__ = "0.1.0"
 
@@ -23,6 +22,8 @@ _PUBLIC = {
 __all__ = ["Model", "Report", "XconvertError", "build", "convert", "evaluate", "forward", "load", "predict", "verify"]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from xconvert.backends import forward
     from xconvert.building import build
     from xconvert.conversion import convert
@@ -38,4 +39,6 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'xconvert' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_PUBLIC[name]), name)

@@ -6,6 +6,7 @@ Axes are named by letters: N batch, H height, W width, C channels of a map, I in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +46,13 @@ class DType(str):
     @property
     def itemsize(self) -> int:
         """Bytes of one number."""
-        bits = self.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
-        return int(bits) // 8 if bits else 1
+        return _itemsize(str(self))
+
+
+@cache
+def _itemsize(name: str) -> int:
+    bits = name.partition("_")[0].lstrip("abcdefghijklmnopqrstuvwxyz")
+    return int(bits) // 8 if bits else 1
 
 
 class Tensor(NamedTuple):

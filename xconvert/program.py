@@ -7,9 +7,11 @@ import gc
 import os
 import signal
 import sys
-from typing import NoReturn
 
-from xconvert import supervision
+from xconvert import TYPE_CHECKING, supervision
+
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:

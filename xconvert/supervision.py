@@ -1,8 +1,9 @@
 """The command line runs in a process of its own, so that whatever ends it becomes one message and an exit code.
 
 A file that is truncated while it is mapped, a crash in libhdf5 and a kernel without memory end a process by a signal that Python
-cannot catch. So ``supervised`` forks before NumPy is imported: the child does the work; the parent waits, forwards the signals
-that are sent to it alone, and removes the temporary folders of which the child told it.
+cannot catch. So ``supervised`` forks, before anything large is imported, even ``pathlib``: every page that is there is copied
+once. The child does the work; the parent waits, forwards the signals that are sent to it alone, and removes the temporary folders
+of which the child told it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 
+from xconvert import TYPE_CHECKING
 from xconvert.errors import XconvertError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP")
@@ -38,6 +42,7 @@ def remember(folder: Path) -> None:
 def temporary() -> Iterator[Path]:
     """A folder for files that nobody keeps, which the parent removes should this process be killed."""
     import tempfile
+    from pathlib import Path
 
     with tempfile.TemporaryDirectory(prefix=".xconvert-") as folder:
         remember(Path(folder))
@@ -127,8 +132,8 @@ def _follow(alive: int) -> None:
 
 
 def _clean(told: bytes) -> None:
-    for folder in map(Path, filter(None, os.fsdecode(told).split("\0"))):
-        if folder.name.startswith(".xconvert-") and folder.is_dir():
+    for folder in filter(None, os.fsdecode(told).split("\0")):
+        if os.path.basename(folder).startswith(".xconvert-") and os.path.isdir(folder):  # noqa: PTH112, PTH119
             import shutil
 
             shutil.rmtree(folder, ignore_errors=True)
@@ -142,7 +147,7 @@ def told_of(number: int, arguments: Sequence[str]) -> XconvertError:
     if name == "SIGBUS":
         return XconvertError("a file was truncated while it was read", hints=["fetch or save it again, and leave it until then"])
     if name in _CRASHES:
-        files = [f"`{file}` is HDF5, which a library in C may read" for file in arguments if _is_hdf5(Path(file))]
+        files = [f"`{file}` is HDF5, which a library in C may read" for file in arguments if _is_hdf5(file)]
         return XconvertError(f"the process that read the files crashed ({name})", facts=files, hints=["pass `--isolate`"])
     hint = "the kernel kills whoever takes the last memory; `--max-memory 1G` refuses files that ask for much"
     error = XconvertError(f"the process that did the work was killed ({name})", hints=[hint] if name == "SIGKILL" else [])
@@ -150,9 +155,11 @@ def told_of(number: int, arguments: Sequence[str]) -> XconvertError:
     return error
 
 
-def _is_hdf5(file: Path) -> bool:
+def _is_hdf5(file: str) -> bool:
+    from pathlib import Path
+
     with contextlib.suppress(OSError, ValueError):
-        if file.is_file():
-            with file.open("rb") as opened:
+        if Path(file).is_file():
+            with Path(file).open("rb") as opened:
                 return opened.read(8).startswith(b"\x89HDF\r\n\x1a\n")
     return False

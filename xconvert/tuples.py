@@ -28,9 +28,11 @@ else:
         def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> type:
             fields = tuple(namespace.get("__annotations__", ()))
             if fields:
-                namespace["_blank"] = [namespace.get(field, _NOTHING) for field in fields]
+                namespace["_blank"] = blank = [namespace.get(field, _NOTHING) for field in fields]
+                # those without a default, which come first: type checkers see to that
+                namespace["_needed"] = tuple(field for field, value in zip(fields, blank, strict=True) if value is _NOTHING)
                 namespace |= {field: _getter(place, "") for place, field in enumerate(fields)}
-                namespace |= {"_fields": fields, "__match_args__": fields}
+                namespace |= {"_fields": fields, "__match_args__": fields, "_count": len(fields)}
                 namespace["_places"] = {field: place for place, field in enumerate(fields)}
             return super().__new__(cls, name, bases, {**namespace, "__slots__": ()})
 
@@ -39,14 +41,14 @@ else:
 
         def __new__(cls, *values: Any, **named: Any) -> NamedTuple:
             """A tuple of all fields: ``values`` in order, what is ``named``, and defaults; raises ``TypeError`` for any other."""
-            count, blank = len(values), cls._blank
-            if named or count != len(blank):
-                whole = [*values, *blank[count:]]
+            count = len(values)
+            if named or count != cls._count:
+                whole = [*values, *cls._blank[count:]]
                 for name, value in named.items():
                     if cls._places.get(name, -1) < count:
                         raise _unfit(cls, values, named)
                     whole[cls._places[name]] = value
-                if len(whole) != len(blank) or any(value is _NOTHING for value in whole):
+                if len(whole) != cls._count or any(field not in named for field in cls._needed[count:]):
                     raise _unfit(cls, values, named)
                 values = whole
             return tuple.__new__(cls, values)

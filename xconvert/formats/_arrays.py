@@ -43,6 +43,8 @@ def dtype_named(name: str) -> DType:
 
 def shown(name: str, most: int = 200) -> str:
     """``name`` with everything that a terminal would act on escaped, cut to a readable length."""
+    if name.isprintable() and len(name) <= most:
+        return name
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name[:most])
     return text if len(name) <= most else text + "…"
 
@@ -145,7 +147,8 @@ def extremes(tensor: Tensor) -> tuple[bool, float]:
     passed(tensor.nbytes)
     if tensor.stored and code and 0 < tensor.nbytes <= _FEW:
         numbers = tensor.stored().cast(code)  # type: ignore[call-overload]
-        return all(map(math.isfinite, numbers)), min(numbers)
+        # what is not finite makes no finite sum; large numbers in float64 may not either
+        return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers)), min(numbers)
     array = tensor.read()
     finite = bool(np.isfinite(array).all())
     return finite, float(array.min()) if finite and array.size else math.inf

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -142,6 +143,7 @@ def _tupled(value: Any) -> Any:
     return tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else value
 
 
+@lru_cache(64)  # a network has hundreds of layers, of a dozen classes
 def _snake(kind: str) -> str:
     """``to_snake_case`` in keras/src/utils/naming.py, of a class without its package."""
     name = re.sub(r"\W+", "", kind.rpartition(">")[2])
