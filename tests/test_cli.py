@@ -256,6 +256,12 @@ def test_only_the_command_that_is_asked_for_is_imported() -> None:
     assert told.splitlines()[-1] == "xconvert.commands.list"
 
 
+def test_the_process_that_forks_has_imported_nothing_large() -> None:
+    code = f"import sys\nsys.path.insert(0, {str(FIXTURES.parent)!r})\nfrom xconvert import program\n"
+    code += "sys.exit(' '.join({'typing', 'pathlib', 'click', 'numpy', 'tempfile'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-ES", "-c", code], capture_output=True, text=True, check=False).stderr == "\n"
+
+
 def test_help_needs_not_even_numpy() -> None:
     code = "from xconvert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     code += "\nimport sys; sys.exit('numpy' in sys.modules)"
