@@ -144,14 +144,16 @@ def _carried(dtype: DType, order: Order) -> tuple[np.dtype[Any], np.dtype[Any]]:
 def extremes(tensor: Tensor) -> tuple[bool, float]:
     """Whether all numbers of ``tensor`` are finite, and if so the least; without NumPy where they are few and stored plainly."""
     code = {"float32": "f", "float64": "d"}.get(tensor.dtype)
-    passed(tensor.nbytes)
     if tensor.stored and code and 0 < tensor.nbytes <= _FEW:
         numbers = tensor.stored().cast(code)  # type: ignore[call-overload]
         # what is not finite makes no finite sum; large numbers in float64 may not either
-        return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers)), min(numbers)
-    array = tensor.read()
-    finite = bool(np.isfinite(array).all())
-    return finite, float(array.min()) if finite and array.size else math.inf
+        finite, least = math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers)), min(numbers)
+    else:
+        array = tensor.read()
+        finite = bool(np.isfinite(array).all())
+        least = float(array.min()) if finite and array.size else math.inf
+    passed(tensor.nbytes)
+    return finite, least
 
 
 def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
