@@ -249,11 +249,19 @@ def test_each_command_has_a_module_and_a_line_of_help() -> None:
         assert found.help
 
 
+def imported(*args: object) -> tuple[list[str], str]:
+    """The modules that a command has imported when it ends, and what it prints; it must end well, and complain of nothing."""
+    code = f"import sys\nfrom xconvert.cli import main\ntry: main({[str(arg) for arg in args]!r})\n"
+    code += "except SystemExit as ended: assert not ended.code\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    out, _, modules = done.stdout.removesuffix("\n").rpartition("\n")
+    return modules.split(), out
+
+
 def test_only_the_command_that_is_asked_for_is_imported() -> None:
-    code = "from xconvert.cli import main\ntry: main(['list'])\nexcept SystemExit: pass"
-    code += "\nimport sys; print(*[m for m in sys.modules if m.startswith('xconvert.commands.') and '_' not in m])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.splitlines()[-1] == "xconvert.commands.list"
+    modules, _ = imported("list")
+    assert [m for m in modules if m.startswith("xconvert.commands.") and "_" not in m] == ["xconvert.commands.list"]
 
 
 def test_the_process_that_forks_has_imported_nothing_large() -> None:
@@ -263,28 +271,21 @@ def test_the_process_that_forks_has_imported_nothing_large() -> None:
 
 
 def test_help_needs_not_even_numpy() -> None:
-    code = "from xconvert.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
-    code += "\nimport sys; sys.exit('numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert "numpy" not in imported("--help")[0]
 
 
 @pytest.mark.parametrize("name", ["keras.h5", "keras.weights.h5", "keras.pth", "timm.pth", "deeplab.ckpt", "deeplab.pdparams"])
 def test_a_file_is_inspected_without_numpy(name: str) -> None:
-    code = f"from xconvert.cli import main\ntry: main(['inspect', {str(FIXTURES / name)!r}])\n"
-    code += "except SystemExit as ended: assert not ended.code\nimport sys; assert 'numpy' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "  architecture " in done.stdout
+    modules, out = imported("inspect", FIXTURES / name)
+    assert "numpy" not in modules
+    assert "  architecture " in out
 
 
 @pytest.mark.parametrize("name", ["x.safetensors", "x.ckpt"])
 def test_what_keeps_its_layout_is_converted_without_numpy(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     to = {"x.safetensors": "torch", "x.ckpt": "mindspore"}[name]
-    arguments = [str(FIXTURES / "timm.pth"), "--to", to, "--no-verify", "-o"]
-    code = f"import sys\nfrom xconvert.cli import main\ntry: main([*{arguments!r}, {str(tmp_path / name)!r}])\n"
-    code += "except SystemExit as ended: assert not ended.code\nassert 'numpy' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    modules, _ = imported(FIXTURES / "timm.pth", "--to", to, "--no-verify", "-o", tmp_path / name)
+    assert "numpy" not in modules
     assert run(capsys, "verify", FIXTURES / "timm.pth", tmp_path / name)[0] == 0
 
 

@@ -14,12 +14,13 @@ def parse(pattern: str) -> tuple[str, ...]:
     blanks.
     """
     axes = tuple(pattern.split())
-    letters = [axis for axis in axes if axis != "1"]
-    if len(set(letters)) != len(letters) or any(not (len(a) == 1 and a.isalpha()) for a in letters):
+    named = [axis for axis in axes if axis != "1"]
+    if len(set(named)) != len(named) or any(not (len(a) == 1 and a.isalpha()) for a in named):
         raise ValueError(f"`{pattern}` is no list of distinct axes such as `O I H W`")
     return axes
 
 
+@cache
 def letters(pattern: str) -> tuple[str, ...]:
     """The axes of ``pattern`` without those of one element: what is in the same order in two arrays has the same bytes."""
     return tuple(axis for axis in parse(pattern) if axis != "1")
@@ -45,14 +46,13 @@ def rearrange(array: Array, source: str, target: str) -> Array:
     ``source`` names the axes that it has. Raises ``ValueError`` when the shape does not fit ``source``, or the two
     patterns name different letters.
     """
-    before, after = parse(source), parse(target)
-    if {*before} - {"1"} != {*after} - {"1"}:
+    before, after = letters(source), letters(target)
+    if {*before} != {*after}:
         raise ValueError(f"`{source}` and `{target}` name different axes")
     if not fits(array.shape, source):
         raise ValueError(f"an array of shape {array.shape} does not have the axes `{source}`")
-    kept = [axis for axis in before if axis != "1"]
-    squeezed = array.reshape([n for n, axis in zip(array.shape, before, strict=True) if axis != "1"])
-    moved = squeezed.transpose([kept.index(axis) for axis in after if axis != "1"])
+    squeezed = array.reshape([n for n, axis in zip(array.shape, parse(source), strict=True) if axis != "1"])
+    moved = squeezed.transpose([before.index(axis) for axis in after])
     return moved.reshape(reshape(array.shape, source, target))
 
 
@@ -63,7 +63,7 @@ def problems(patterns: Sequence[str], canonical: str) -> Iterator[str]:
     ours = {*parse(canonical)}
     for pattern, spare in zip(patterns, [set[str](), *[{"H", "W"}] * len(patterns)], strict=False):
         try:
-            theirs = {*parse(pattern)} - {"1"}
+            theirs = {*letters(pattern)}
         except ValueError as error:
             yield str(error)
             continue

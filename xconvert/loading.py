@@ -15,7 +15,7 @@ from xconvert.attributes import parse as parse_attribute
 from xconvert.closest import summarise
 from xconvert.deferred import np
 from xconvert.errors import AmbiguousError, NetworkError, UnreadableError, UsageError
-from xconvert.formats._arrays import extremes
+from xconvert.formats._arrays import extremes, view
 from xconvert.formats._limits import Limits
 from xconvert.implementation import Dialect, Implementation, written_names
 from xconvert.mappings import library
@@ -231,7 +231,7 @@ def rearranged(tensor: Tensor, source: str, target: str) -> Tensor:
     """
     if source == target:
         return tensor
-    absent = [axis for axis in axes.parse(target) if axis != "1" and axis not in axes.parse(source)]
+    absent = [axis for axis in axes.letters(target) if axis not in axes.letters(source)]
     full = " ".join([*absent, source])  # a 1x1 convolution may be stored without its spatial axes
     order, stored = tensor.in_file or (axes.letters(full), tensor.stored)
 
@@ -277,11 +277,6 @@ def _attributes(
     return chosen
 
 
-def _zero(dtype: DType) -> Tensor:
-    """A scalar, such as the batches that a network has seen."""
-    return Tensor((), dtype, lambda: np.zeros((), dtype), stored=lambda: memoryview(bytes(dtype.itemsize)))
-
-
 def save(model: Model, implementation: Implementation, dialect: Dialect, hashed: bool = True) -> Checkpoint:
     """What a file of ``model`` holds under the names of ``implementation``, spelled in ``dialect``.
 
@@ -295,8 +290,9 @@ def save(model: Model, implementation: Implementation, dialect: Dialect, hashed:
             spelling, pattern = dialect.spellings[layer.op][parameter][:2]
             theirs = dialect.tensor(names[layer.name], spelling)
             tensors[theirs] = rearranged(model.weights[f"{layer.name}.{parameter}"], canonical, pattern)
-        for parameter, dtype in dialect.added.get(layer.op, {}).items():
-            tensors[dialect.tensor(names[layer.name], parameter)] = _zero(DType(dtype))
+        for parameter, name in dialect.added.get(layer.op, {}).items():
+            dtype = DType(name)  # of a zero, such as the batches that a network has seen
+            tensors[dialect.tensor(names[layer.name], parameter)] = view(memoryview(bytes(dtype.itemsize)), dtype, ())
     graph = Graph(model.layers, names, model.weights)
     kept = model.metadata if implementation.name == model.implementation else {}  # such as Paddle's table of names
     metadata = {**kept, "xconvert": record_of(model, implementation, hashed)}

@@ -133,7 +133,7 @@ def _follow(alive: int) -> None:
 
 def _clean(told: bytes) -> None:
     for folder in filter(None, os.fsdecode(told).split("\0")):
-        if os.path.basename(folder).startswith(".xconvert-") and os.path.isdir(folder):  # noqa: PTH112, PTH119
+        if os.path.basename(folder).startswith(".xconvert-") and os.path.isdir(folder):  # noqa: PTH112, PTH119  (not imported)
             import shutil
 
             shutil.rmtree(folder, ignore_errors=True)

@@ -161,23 +161,22 @@ def contents(name: str, tensor: Tensor) -> Iterator[memoryview]:
     for longer rows. What was read of mapped files is let go of; a ``tensor`` that wants to be ``told`` of each piece is. Raises
     ``ValueError`` where it is not what it announced.
     """
-    for piece in _stored(name, tensor.stored(), tensor) if tensor.stored and _NATIVE == "<" else _read(name, tensor):
+    for piece in _little_endian(name, tensor):
         if tensor.told:
             tensor.told(piece)
         yield piece
 
 
-def _stored(name: str, there: memoryview, tensor: Tensor) -> Iterator[memoryview]:
-    if there.nbytes != tensor.nbytes:
-        raise ValueError(f"{name}: {there.nbytes} bytes are stored, {tensor.dtype}{tensor.shape} announced")
-    return pieces(there)
-
-
-def _read(name: str, tensor: Tensor) -> Iterator[memoryview]:
+def _little_endian(name: str, tensor: Tensor) -> Iterator[memoryview]:
+    if tensor.stored and _NATIVE == "<":
+        there = tensor.stored()
+        if there.nbytes != tensor.nbytes:
+            raise ValueError(f"{name}: {there.nbytes} bytes are stored, {tensor.dtype}{tensor.shape} announced")
+        return pieces(there)
     array = tensor.read()
     if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
         raise ValueError(f"{name}: {array.dtype}{array.shape} was read, {tensor.dtype}{tensor.shape} announced")
-    if sys.byteorder == "big":
+    if _NATIVE == ">":
         array = array.byteswap()
     return pieces(array.reshape(-1).view(np.uint8).data) if array.flags.c_contiguous else _in_order(array)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xconvert.errors import UnreadableError, UsageError
 from xconvert.formats import Choice, Format
-from xconvert.formats._arrays import contents, damaged, elements, shown
+from xconvert.formats._arrays import contents, damaged, elements, shown, strides_of
 from xconvert.formats._pickle import load
 from xconvert.formats._state_dict import read_state_dict
 from xconvert.formats._torch import LATER_DTYPES, STORAGES, Storage, handlers, persistent_storage
@@ -101,10 +101,7 @@ def _tensor(key: str, name: str, tensor: Tensor) -> bytes:
     size, later = elements(tensor.shape), dtype in _LATER
     storage = b"ctorch.storage\nUntypedStorage\n" if later else f"ctorch\n{_CLASSES[dtype]}\n".encode()
     count = size * tensor.dtype.itemsize if later else size
-    strides, step = list[int](), 1
-    for dimension in reversed(tensor.shape):
-        strides.insert(0, step)
-        step *= max(dimension, 1)
+    strides = strides_of([max(dimension, 1) for dimension in tensor.shape], 1)
     return b"".join(
         (
             b"ctorch._utils\n_rebuild_tensor_v3\n((" if later else b"ctorch._utils\n_rebuild_tensor_v2\n((",
@@ -127,7 +124,7 @@ def _whole(number: int) -> bytes:
     return b"J" + struct.pack("<l", number) if number < 1 << 31 else b"\x8a\x08" + struct.pack("<q", number)
 
 
-def _wholes(numbers: tuple[int, ...] | list[int]) -> bytes:
+def _wholes(numbers: tuple[int, ...]) -> bytes:
     return b"(" + b"".join(map(_whole, numbers)) + b"t"
 
 
